@@ -1,0 +1,145 @@
+"""Where masks come from, and whether they make sense.
+
+Holds the table of segmenters, the check every mask passes once, and the overlays that let a
+person judge them. The segmenters themselves are `customvideo.subjects.grabcut` (embedded) and
+`customvideo.subjects.segmenters` (learned models); reading mask files is
+`customvideo.subjects.pictures`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from customvideo.errors import SubjectError
+from customvideo.files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from customvideo.subjects.subject import Subject
+
+__all__ = [
+    "SEGMENTERS",
+    "Segmenter",
+    "check_mask",
+    "coverage",
+    "overlay",
+    "resolve_segmenter",
+    "save_overlays",
+]
+
+Segmenter = Callable[[NDArray[np.uint8], str], NDArray[np.float32]]
+"""From an RGB image uint8 (height, width, 3) and a category to a mask float32 (height, width)."""
+
+SEGMENTERS = {
+    "grabcut": "customvideo.subjects.grabcut:GrabCut",
+    "sam": "customvideo.subjects.segmenters:Sam",
+    "sam2": "customvideo.subjects.segmenters:Sam2",
+    "grounded-sam": "customvideo.subjects.segmenters:GroundedSam",
+}
+
+_EMPTY, _FULL = 0.001, 0.99
+_TINT = np.array([255, 40, 150], np.float32)
+_OUTLINE = np.array([255, 255, 0], np.uint8)
+
+
+def resolve_segmenter(name: str, model: str | Path | None = None) -> Segmenter:
+    """Make the segmenter called `name`, a row of `SEGMENTERS`.
+
+    Args:
+        name: `grabcut`, `sam`, `sam2` or `grounded-sam`.
+        model: hub id or folder of the weights, where the segmenter has any.
+
+    Raises:
+        SubjectError: no such row, or a model given to a segmenter without weights.
+    """
+    if name not in SEGMENTERS:
+        raise SubjectError(f"Unknown segmenter '{name}'; choose one of {', '.join(SEGMENTERS)}.")
+    module, _, attribute = SEGMENTERS[name].partition(":")
+    make = getattr(importlib.import_module(module), attribute)
+    if model is None:
+        return cast(Segmenter, make())
+    if name == "grabcut":
+        raise SubjectError("The segmenter 'grabcut' has no weights; leave its model out.")
+    return cast(Segmenter, make(str(model)))
+
+
+def check_mask(
+    mask: NDArray[np.float32], image: NDArray[np.uint8], label: str, *, made: bool = False
+) -> NDArray[np.float32]:
+    """Return `mask` (height, width) if it can stand for the subject in `image`, as float32.
+
+    Args:
+        label: what the mask is, as the subject of a sentence: "the mask 'masks/00.png'".
+        made: the mask was made by a segmenter, so the way out is another mask.
+
+    Raises:
+        SubjectError: wrong size, values outside [0, 1], empty or full.
+    """
+    label = label[0].upper() + label[1:]
+    remedy = (
+        "add a mask file under masks/ or choose another segmenter"
+        if made
+        else "white marks the subject and black the rest; correct it"
+    )
+    if mask.shape != image.shape[:2]:
+        raise SubjectError(
+            f"{label} is {mask.shape} but its image is {image.shape[:2]} (height, width); "
+            "make it the image's size."
+        )
+    if not (np.isfinite(mask).all() and mask.min() >= 0 and mask.max() <= 1):
+        raise SubjectError(f"{label} has values outside 0 to 1; scale it.")
+    share = float((mask >= 0.5).mean())
+    if share < _EMPTY:
+        raise SubjectError(f"{label} is empty; {remedy}.")
+    if share > _FULL:
+        raise SubjectError(f"{label} covers the whole picture; {remedy}.")
+    return np.ascontiguousarray(mask, dtype=np.float32)
+
+
+def coverage(mask: NDArray[np.float32]) -> float:
+    """The fraction of the picture a mask (height, width) covers."""
+    return float(mask.mean())
+
+
+def overlay(image: NDArray[np.uint8], mask: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Draw a mask (height, width) over its image (height, width, 3): tinted, with an outline."""
+    weight = 0.35 * mask[..., None]
+    dimmed = image * (0.45 + 0.55 * mask[..., None])
+    drawn: NDArray[np.uint8] = np.asarray(dimmed * (1 - weight) + _TINT * weight, np.uint8)
+    thickness = 3 if max(mask.shape) < 600 else 5
+    bits = (mask >= 0.5).astype(np.uint8)
+    kernel = np.ones((thickness, thickness), np.uint8)
+    drawn[cv2.morphologyEx(bits, cv2.MORPH_GRADIENT, kernel) > 0] = _OUTLINE
+    return drawn
+
+
+def save_overlays(subjects: Sequence[Subject], directory: Path | str) -> None:
+    """Write every mask drawn over its photo, and how much of the photo it covers.
+
+    Writes `<directory>/<name>/<stem>.png` and `<directory>/coverage.json`, which maps name and
+    file to a fraction. Raises StorageError when the place cannot be written.
+    """
+    fractions: dict[str, dict[str, float]] = {}
+    for subject in subjects:
+        fractions[subject.name] = {}
+        for image, mask, file in zip(subject.images, subject.masks, subject.files, strict=True):
+            path = Path(directory) / subject.name / f"{Path(file).stem}.png"
+            write_bytes(path, _png(overlay(image, mask)))
+            fractions[subject.name][file] = round(coverage(mask), 4)
+    text = json.dumps(fractions, indent=2, sort_keys=True)
+    write_text(Path(directory) / "coverage.json", text + "\n")
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()

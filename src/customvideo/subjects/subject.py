@@ -1,0 +1,301 @@
+"""What is customized: subjects, and how their folders become them.
+
+A subject is checked once, when it is made; nothing downstream checks it again. Reading single
+files is `customvideo.subjects.pictures`, making missing masks `customvideo.subjects.masks`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import tomllib
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from customvideo.errors import PromptError, SubjectError
+from customvideo.subjects.masks import Segmenter, check_mask, resolve_segmenter
+from customvideo.subjects.pictures import (
+    SHORTEST_SIDE,
+    SUFFIXES,
+    Picture,
+    list_pictures,
+    read_mask,
+    read_picture,
+)
+from customvideo.subjects.prompt import check_category, check_name
+
+__all__ = ["Subject", "SubjectSpec", "load_subjects"]
+
+_SYNTAX = "write --subject NAME:CATEGORY=FOLDER, such as --subject tom:cat=photos/tom"
+_SETTINGS = "subject.toml"
+_SETTING_KEYS = ("word", "category")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One particular cat, toy or teapot: its word and its photos with their masks.
+
+    Attributes:
+        name: the bare name, `tom`.
+        word: the learned word, always `<tom>`.
+        category: a noun the base model knows, `cat`.
+        images: photos, each uint8 (height, width, 3), RGB; sizes may differ between photos.
+        masks: one per photo, each float32 (height, width) in [0, 1]; 1 is the subject.
+        files: one file name per photo, for messages and overlays.
+
+    Raises:
+        PromptError: the name or category is unusable.
+        SubjectError: photos and masks are missing, mismatched, too small, empty or full.
+    """
+
+    name: str
+    word: str
+    category: str
+    images: tuple[NDArray[np.uint8], ...]
+    masks: tuple[NDArray[np.float32], ...]
+    files: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        check_category(self.category)
+        if self.word != f"<{self.name}>":
+            raise PromptError(
+                f"The word of subject '{self.name}' must be '<{self.name}>', not '{self.word}'."
+            )
+        if not self.images or not len(self.images) == len(self.masks) == len(self.files):
+            raise SubjectError(
+                f"Subject '{self.name}' has {len(self.images)} images, {len(self.masks)} masks "
+                f"and {len(self.files)} file names; give at least one image and one of each per "
+                "image."
+            )
+        for image, mask, file in zip(self.images, self.masks, self.files, strict=True):
+            _check_image(image, f"'{file}' of subject '{self.name}'")
+            check_mask(mask, image, f"the mask of '{file}' of subject '{self.name}'")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all pixels and masks, as hexadecimal: which photos something was made of."""
+        sha = hashlib.sha256()
+        for image, mask in zip(self.images, self.masks, strict=True):
+            sha.update(repr(image.shape).encode())
+            sha.update(image.tobytes())
+            # As 8-bit weights, so that rounding in a mask's last digits leaves it the same mask.
+            sha.update((mask * 255).round().astype(np.uint8).tobytes())
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True)
+class SubjectSpec:
+    """Where one subject's photos lie; `category` None leaves it to the folder or the name."""
+
+    name: str
+    folder: Path
+    category: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.category is not None:
+            check_category(self.category)
+
+    @classmethod
+    def parse(cls, text: str) -> SubjectSpec:
+        """Read `tom:cat=photos/tom` or `tom=photos/tom`.
+
+        Raises:
+            SubjectError: the text has another form.
+            PromptError: the name or category is unusable.
+        """
+        label, equals, folder = text.partition("=")
+        name, colon, category = label.partition(":")
+        if not (name.strip() and equals and folder.strip()) or (colon and not category.strip()):
+            raise SubjectError(f"'{text}' does not describe a subject; {_SYNTAX}.")
+        return cls(
+            name.strip(), Path(folder.strip()).expanduser(), category.strip() if colon else None
+        )
+
+
+def load_subjects(
+    specs: Path | str | Sequence[str | SubjectSpec],
+    segmenter: str | Segmenter = "grabcut",
+    known_nouns: Collection[str] = (),
+) -> list[Subject]:
+    """Load subjects from their folders, making the masks that are missing.
+
+    A subject's folder holds pictures (`*.jpg`, `*.png`, `*.webp`) and may hold `masks/` with the
+    same stems (white = subject, grey = weight) and a `subject.toml` (`word`, `category`). A
+    picture without a mask file uses its alpha channel, else `segmenter`.
+
+    Args:
+        specs: descriptions such as `tom:cat=photos/tom`, or one folder of subject folders.
+        segmenter: a row of `customvideo.subjects.masks.SEGMENTERS`, or any callable like one.
+        known_nouns: categories that a subject's bare name may stand for.
+
+    Raises:
+        SubjectError, PromptError: something about a folder, file or name is unusable.
+    """
+    found = _described(specs)
+    _refuse_shared_words(found)
+    segment = resolve_segmenter(segmenter) if isinstance(segmenter, str) else segmenter
+    nouns = frozenset(noun.lower() for noun in known_nouns)
+    categories = [_category(spec, nouns) for spec in found]
+    return [
+        _load_subject(spec, category, segment)
+        for spec, category in zip(found, categories, strict=True)
+    ]
+
+
+def _described(specs: Path | str | Sequence[str | SubjectSpec]) -> list[SubjectSpec]:
+    if isinstance(specs, str):
+        specs = [specs] if "=" in specs else Path(specs)
+    if isinstance(specs, Path):
+        return _specs_in(specs)
+    found = [SubjectSpec.parse(spec) if isinstance(spec, str) else spec for spec in specs]
+    if not found:
+        raise SubjectError(f"No subject was given; {_SYNTAX}.")
+    return found
+
+
+def _specs_in(folder: Path) -> list[SubjectSpec]:
+    _require_folder(folder, "subject folders")
+    inside = sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+    if list_pictures(folder) or not inside:
+        raise SubjectError(
+            f"'{folder}' should hold one folder per subject; put each subject's pictures into its "
+            f"own folder there, or {_SYNTAX}."
+        )
+    return [SubjectSpec(_settings(path).get("word", path.name), path) for path in inside]
+
+
+def _refuse_shared_words(specs: Iterable[SubjectSpec]) -> None:
+    name, count = Counter(spec.name for spec in specs).most_common(1)[0]
+    if count > 1:
+        raise SubjectError(f"Two subjects share the word '<{name}>'; give each its own name.")
+
+
+def _category(spec: SubjectSpec, known_nouns: Collection[str]) -> str:
+    _require_folder(spec.folder, f"the pictures of subject '{spec.name}'")
+    category = spec.category or _settings(spec.folder).get("category")
+    if category is not None:
+        return category
+    if spec.name in known_nouns:
+        return spec.name
+    raise SubjectError(
+        f"Subject '{spec.name}' has no category; {_SYNTAX}, or put category = \"cat\" into "
+        f"'{spec.folder / _SETTINGS}'."
+    )
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    """The folder's `subject.toml`, with `word` reduced to its bare name; empty if there is none."""
+    path = folder / _SETTINGS
+    if not path.exists():
+        return {}
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SubjectError(f"'{path}' cannot be read as TOML: {error}; correct it.") from error
+    for key, value in settings.items():
+        if key not in _SETTING_KEYS:
+            guess = difflib.get_close_matches(key, _SETTING_KEYS, 1)
+            meant = guess[0] if guess else " or ".join(_SETTING_KEYS)
+            raise SubjectError(f"'{path}' has an unknown key '{key}'; did you mean {meant}?")
+        if not isinstance(value, str):
+            raise SubjectError(f"'{key}' in '{path}' must be text; put it in quotes.")
+    if "word" in settings:
+        settings["word"] = check_name(settings["word"].removeprefix("<").removesuffix(">"))
+    if "category" in settings:
+        check_category(settings["category"])
+    return settings
+
+
+def _load_subject(spec: SubjectSpec, category: str, segment: Segmenter) -> Subject:
+    paths = _pictures(spec)
+    mask_files = _mask_files(spec.folder, paths)
+    images, masks = [], []
+    for path in paths:
+        picture = read_picture(path)
+        masks.append(_mask(picture, mask_files.get(_stem(path)), category, segment))
+        images.append(picture.image)
+    files = tuple(path.name for path in paths)
+    return Subject(spec.name, f"<{spec.name}>", category, tuple(images), tuple(masks), files)
+
+
+def _pictures(spec: SubjectSpec) -> list[Path]:
+    paths = list_pictures(spec.folder)
+    if not paths:
+        others = sorted({path.suffix for path in spec.folder.iterdir() if path.is_file()} - {""})
+        seen = f" (only {', '.join(others)} files)" if others else ""
+        raise SubjectError(
+            f"'{spec.folder}' holds no picture of subject '{spec.name}'{seen}; put at least one "
+            f"{', '.join(suffix[1:] for suffix in SUFFIXES)} file there."
+        )
+    by_stem: dict[str, Path] = {}
+    for path in paths:
+        twin = by_stem.setdefault(_stem(path), path)
+        if twin is not path:
+            raise SubjectError(
+                f"'{twin}' and '{path.name}' have the same name but for their suffix, so a mask "
+                "could belong to either; rename one."
+            )
+    return paths
+
+
+def _mask_files(folder: Path, pictures: Sequence[Path]) -> dict[str, Path]:
+    """The mask file of each picture that has one, by the picture's stem."""
+    if not (folder / "masks").is_dir():
+        return {}
+    stems = {_stem(path) for path in pictures}
+    masks: dict[str, Path] = {}
+    for path in list_pictures(folder / "masks"):
+        twin = masks.setdefault(_stem(path), path)
+        if twin is not path:
+            raise SubjectError(f"'{twin}' and '{path.name}' mask the same picture; remove one.")
+        if _stem(path) not in stems:
+            raise SubjectError(
+                f"The mask '{path}' belongs to no picture in '{folder}'; name it like its picture "
+                f"(such as '{pictures[0].stem}.png') or remove it."
+            )
+    return masks
+
+
+def _mask(
+    picture: Picture, file: Path | None, category: str, segment: Segmenter
+) -> NDArray[np.float32]:
+    if file is not None:
+        mask = read_mask(file, picture)
+        return check_mask(mask, picture.image, f"the mask '{file}'")
+    if picture.alpha is not None:
+        return check_mask(picture.alpha, picture.image, f"the alpha channel of '{picture.path}'")
+    mask = segment(picture.image, category)
+    return check_mask(mask, picture.image, f"the mask made for '{picture.path}'", made=True)
+
+
+def _check_image(image: NDArray[np.uint8], label: str) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise SubjectError(
+            f"{label} is {image.dtype} {image.shape}; give uint8 (height, width, 3)."
+        )
+    if min(image.shape[:2]) < SHORTEST_SIDE:
+        raise SubjectError(
+            f"{label} is only {image.shape[1]}x{image.shape[0]} pixels; use at least "
+            f"{SHORTEST_SIDE}x{SHORTEST_SIDE}."
+        )
+
+
+def _require_folder(folder: Path, purpose: str) -> None:
+    if not folder.exists():
+        raise SubjectError(f"The folder '{folder}' for {purpose} does not exist; check the path.")
+    if not folder.is_dir():
+        raise SubjectError(f"'{folder}' is a file; give the folder that holds {purpose}.")
+
+
+def _stem(path: Path) -> str:
+    return path.stem.casefold()
