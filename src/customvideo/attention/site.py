@@ -1,0 +1,132 @@
+"""Attention sites: the places of a denoiser where video positions read text tokens.
+
+A site is plain data, so that a recipe or a message can print it; which sites exist is the
+backbone's knowledge. Choosing among them is here, recording at them is
+`customvideo.attention.tape`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from customvideo.attention.losses import shrink_masks
+from customvideo.errors import AttentionError
+
+__all__ = ["AttentionSite", "describe", "intermediate", "require_visible"]
+
+_LOG = logging.getLogger(__name__)
+
+_FEWEST_CELLS = 3
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """One place where video positions attend to text tokens.
+
+    Attributes:
+        path: the attention module, as `denoiser.get_submodule` takes it.
+        kind: "cross" if the keys are text alone, "joint" if they are text and video together.
+        grid: (frames, height, width) of the video positions there, counted in cells.
+        heads: attention heads.
+        key: path of the linear module that makes the text keys.
+        value: path of the linear module that makes the text values.
+    """
+
+    path: str
+    kind: Literal["cross", "joint"]
+    grid: tuple[int, int, int]
+    heads: int
+    key: str
+    value: str
+
+    @property
+    def cells(self) -> int:
+        """Positions per frame."""
+        return self.grid[1] * self.grid[2]
+
+
+def intermediate(
+    sites: Sequence[AttentionSite], low: int = 90, high: int = 800
+) -> list[AttentionSite]:
+    """The sites of intermediate size, which CustomVideo's attention control uses.
+
+    "Intermediate" is read as `low` to `high` positions per frame. The bounds are ours: they take
+    ZeroScope's 10x18 and 20x36 and leave out 40x72 (too many positions to steer) and 5x9 (too few
+    to tell subjects apart). If no site is in between, the finest level is taken and a warning
+    logged.
+
+    Raises:
+        AttentionError: there is no site at all.
+    """
+    if not sites:
+        raise AttentionError(
+            "The backbone names no attention site, so there is nothing to watch; choose another "
+            "backbone or a method without attention control."
+        )
+    chosen = [site for site in sites if low <= site.cells <= high]
+    if chosen:
+        return chosen
+    finest = max(site.cells for site in sites)
+    chosen = [site for site in sites if site.cells == finest]
+    _LOG.warning(
+        "No attention site has %d to %d positions; using the finest level, %s.",
+        low,
+        high,
+        _grid(chosen[0]),
+    )
+    return chosen
+
+
+def describe(sites: Sequence[AttentionSite]) -> str:
+    """A short text table of `sites`, one line per grid size, in the given order."""
+    levels: dict[tuple[str, int], list[str]] = {}
+    for site in sites:
+        levels.setdefault((_grid(site), site.heads), []).append(site.path)
+    suffix = _common_suffix([site.path for site in sites])
+    lines = []
+    for (grid, heads), paths in levels.items():
+        names = ", ".join(path.removesuffix(suffix) for path in paths)
+        lines.append(f"{grid:>8}  {heads:>2} heads  {len(paths):>2} sites  {names}")
+    return "\n".join(lines)
+
+
+def require_visible(sites: Sequence[AttentionSite], words: Sequence[str], masks: Tensor) -> None:
+    """Refuse subjects too small for attention control to place.
+
+    Args:
+        sites: the chosen sites.
+        words: the subjects' words, for the message.
+        masks: (word, height, width) in [0, 1], one per word, as they lie on the canvas.
+
+    Raises:
+        AttentionError: a mask covers fewer than 3 cells of every site; names word and grid.
+    """
+    largest = max(sites, key=lambda site: site.cells)
+    cells = shrink_masks(masks, largest.grid[1:]).sum(dim=(-2, -1)).tolist()
+    for word, covered in zip(words, cells, strict=True):
+        if covered < _FEWEST_CELLS:
+            raise AttentionError(
+                f"The mask of {word} covers {covered:.1f} cells of the {_grid(largest)} attention "
+                f"grid and needs {_FEWEST_CELLS}; use photos that show it larger, correct its "
+                "mask, or train at a larger size."
+            )
+
+
+def _grid(site: AttentionSite) -> str:
+    return f"{site.grid[1]}x{site.grid[2]}"
+
+
+def _common_suffix(paths: Sequence[str]) -> str:
+    """The dotted ending that all of several `paths` share; empty for a single path."""
+    parts = [path.split(".") for path in paths]
+    shared: list[str] = []
+    for column in zip(*(reversed(part) for part in parts), strict=False):
+        if len(paths) < 2 or len(set(column)) > 1:
+            break
+        shared.insert(0, column[0])
+    return "." + ".".join(shared) if shared else ""
