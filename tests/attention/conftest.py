@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tests.tiny import UNET_CONFIG
 from torch import Tensor, nn
 
 from customvideo.attention.site import AttentionSite
+from tests.tiny import UNET_CONFIG
 
 TOKENS = 7
 PLACES = {

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
-from tests.attention.conftest import Scene
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,6 +16,7 @@ from customvideo.attention.losses import attention_loss
 from customvideo.attention.site import AttentionSite
 from customvideo.attention.tape import watch
 from customvideo.errors import AttentionError
+from tests.attention.conftest import Scene
 
 
 def hooks_on(module: nn.Module) -> int:

@@ -1,0 +1,172 @@
+"""A new adapter for some subjects: where words start, which layers get a delta, what the file says.
+
+Training starts from what is made here, and nothing here looks at a photo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import PurePath
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, JsonValue
+from torch import Tensor, nn
+
+import customvideo
+from customvideo.adapters.adapter import Adapter
+from customvideo.adapters.deltas import Delta, FullDelta, LowRankDelta
+from customvideo.adapters.header import AdapterHeader, WordRecord
+from customvideo.adapters.tokens import LearnedTokens, check_words, table_rows
+from customvideo.backbones.base import Backbone, TextTable
+from customvideo.errors import AdapterError
+from customvideo.settings import Settings
+from customvideo.subjects.prompt import LearnedWord
+from customvideo.subjects.subject import Subject
+
+__all__ = ["AdapterConfig", "initial_rows", "key_value_paths", "new_adapter"]
+
+# Tokens with hardly any meaning of their own: Custom Diffusion's three, then DreamBooth's and
+# DisenStudio's. A vocabulary without them spells them, and the pieces' mean is as meaningless.
+_RARE = ("ktn", "pll", "ucd", "sks", "krk", "slk", "ofk")
+
+# Of the table's deviation: enough to tell the vectors of one word apart, too little to move it.
+_NOISE = 0.05
+
+_PACKAGES = ("diffusers", "safetensors", "torch", "transformers")
+
+
+class AdapterConfig(Settings):
+    """How much is learned, and where it starts."""
+
+    vectors: int = Field(default=1, ge=1, le=8)
+    """Embedding rows a word."""
+    initial: Literal["category", "rare", "random"] = "category"
+    """What a word means before training: its category, a rare token, or nothing."""
+    rank: int | None = Field(default=None, ge=1)
+    """Rank of the deltas; None for full matrices."""
+    alpha: float | None = Field(default=None, gt=0)
+    """Scale of low-rank deltas times their rank; None for a scale of 1."""
+    seed: int = 0
+    """For what is random in the beginning."""
+
+
+def new_adapter(
+    backbone: Backbone,
+    subjects: Sequence[Subject],
+    *,
+    method: str,
+    paths: Sequence[str] | None = None,
+    config: AdapterConfig | None = None,
+    settings: Mapping[str, JsonValue] | None = None,
+) -> Adapter:
+    """An untrained adapter with one word per subject; the backbone is left as it is.
+
+    Args:
+        backbone: whose text encoder and layers it extends.
+        subjects: whom the words name, in this order.
+        method: the method's name, for the header.
+        paths: linear layers of the denoiser that get a delta; None for the keys and values of all
+            text attention, as CustomVideo trains; empty for words alone.
+        config: how much is learned.
+        settings: the run's settings, for the header; absolute paths in it lose their folder.
+
+    Raises:
+        PromptError: the text encoder already knows a word.
+        AdapterError: a path leads to no linear layer.
+    """
+    config = config or AdapterConfig()
+    words = [LearnedWord(s.name, s.category, config.vectors) for s in subjects]
+    table = backbone.tables()[0]
+    check_words(table.tokenizer, words)
+    generator = torch.Generator().manual_seed(config.seed)
+    rows = initial_rows(table, words, config.initial, generator)
+    if paths is None:
+        paths = key_value_paths(backbone)
+    deltas = {path: _new_delta(backbone, path, config, generator) for path in paths}
+    header = AdapterHeader(
+        method=method,
+        family=backbone.family,
+        backbone=_portable_text(backbone.name),
+        fingerprint=backbone.fingerprint,
+        words=tuple(WordRecord(name=w.name, category=w.category, vectors=w.vectors) for w in words),
+        photos={subject.name: subject.digest for subject in subjects},
+        alpha=config.alpha,
+        settings={key: _portable(value) for key, value in (settings or {}).items()},
+        versions=_versions(),
+    )
+    return Adapter(header, LearnedTokens(words, rows.shape[-1], rows), deltas)
+
+
+def key_value_paths(backbone: Backbone) -> list[str]:
+    """The linear layers that make keys and values of text, at every site of the backbone."""
+    sites = backbone.sites(backbone.frames, *backbone.size)
+    return [path for site in sites for path in (site.key, site.value)]
+
+
+def initial_rows(
+    table: TextTable,
+    words: Sequence[LearnedWord],
+    initial: Literal["category", "rare", "random"],
+    generator: torch.Generator,
+) -> Tensor:
+    """Where the words' vectors start, float32 (row, dim) on the CPU.
+
+    "category" is the mean embedding of the category's tokens, as in DreamVideo; "rare" that of a
+    rare token, another for each word, as in Custom Diffusion; "random" is drawn with the mean and
+    deviation of the table. A word's later vectors get a little noise on top.
+    """
+    embeddings = table_rows(table).detach().float().cpu()
+    spread, mean = torch.std_mean(embeddings, dim=0)
+    rows = []
+    for index, word in enumerate(words):
+        noise = spread * torch.randn(word.vectors, len(spread), generator=generator)
+        if initial == "random":
+            rows.append(mean + noise)
+            continue
+        text = word.category if initial == "category" else _RARE[index % len(_RARE)]
+        ids = table.tokenizer.encode(text, add_special_tokens=False)
+        noise[0] = 0
+        rows.append(embeddings[ids].mean(dim=0) + _NOISE * noise)
+    return torch.cat(rows)
+
+
+def _new_delta(
+    backbone: Backbone, path: str, config: AdapterConfig, generator: torch.Generator
+) -> Delta:
+    try:
+        layer = backbone.denoiser.get_submodule(path)
+    except AttributeError:
+        layer = None
+    if not isinstance(layer, nn.Linear):
+        raise AdapterError(
+            f"'{backbone.name}' has no linear layer '{path}' to adapt; take the paths from the "
+            "backbone's own sites."
+        )
+    shape = layer.out_features, layer.in_features
+    if config.rank is None:
+        return FullDelta(*shape)
+    return LowRankDelta(*shape, config.rank, alpha=config.alpha, generator=generator)
+
+
+def _versions() -> dict[str, str]:
+    ours = {"customvideo": customvideo.__version__}
+    return ours | {package: version(package) for package in _PACKAGES}
+
+
+def _portable(value: Any) -> JsonValue:
+    """`value` with every absolute path reduced to its last part: whose disk it was is private."""
+    if isinstance(value, str):
+        return _portable_text(value)
+    if isinstance(value, dict):
+        return {str(key): _portable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(inner) for inner in value]
+    kept: JsonValue = value
+    return kept
+
+
+def _portable_text(text: str) -> str:
+    path = PurePath(text)
+    return path.name if path.is_absolute() else text

@@ -1,0 +1,121 @@
+"""What an adapter file says about itself, and reading such a file back safely.
+
+The file is safetensors, with the header as JSON in its metadata. The header names no folder and
+no time, so the same training gives the same bytes. What the tensors mean is
+`customvideo.adapters.adapter`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from pydantic import Field, JsonValue, ValidationError
+from torch import Tensor
+
+from customvideo.errors import AdapterError, PromptError
+from customvideo.settings import Settings
+from customvideo.subjects.prompt import LearnedWord
+
+__all__ = ["FORMAT_VERSION", "AdapterHeader", "WordRecord", "metadata", "read_file"]
+
+FORMAT_VERSION = 1
+
+# One key only: safetensors keeps no order among several, and the bytes should be the same.
+_KEY = "customvideo_adapter"
+
+
+class WordRecord(Settings):
+    """One learned word as the file names it."""
+
+    name: str
+    category: str
+    vectors: int = 1
+
+
+class AdapterHeader(Settings):
+    """What an adapter is, for whom, and made of what."""
+
+    format_version: int = FORMAT_VERSION
+    method: str
+    """The method's name in the table of methods."""
+    family: str
+    """The family of the backbone it was made for."""
+    backbone: str
+    """That backbone's name, without a folder."""
+    fingerprint: str
+    """That backbone's fingerprint; the adapter fits no other."""
+    words: tuple[WordRecord, ...]
+    """The learned words, in the order of their rows and of the subjects' masks."""
+    photos: dict[str, str] = Field(default_factory=dict)
+    """Subject's name -> SHA-256 of its photos and masks."""
+    alpha: float | None = None
+    """Numerator of the low-rank deltas' scale; None means their rank."""
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    """The settings it was made with."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Package -> version it was made with."""
+
+    @property
+    def learned_words(self) -> tuple[LearnedWord, ...]:
+        return tuple(LearnedWord(word.name, word.category, word.vectors) for word in self.words)
+
+
+def metadata(header: AdapterHeader) -> dict[str, str]:
+    """The header as safetensors metadata; equal headers give equal text."""
+    return {_KEY: json.dumps(header.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)}
+
+
+def read_file(path: Path) -> tuple[AdapterHeader, dict[str, Tensor]]:
+    """The header and the tensors of an adapter file, on the CPU.
+
+    Raises:
+        AdapterError: there is no such file, or it is no complete adapter of a known format.
+    """
+    if not path.is_file():
+        raise AdapterError(
+            f"There is no adapter file '{path}'; give the adapter.safetensors that training wrote."
+        )
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = _parse(path, (file.metadata() or {}).get(_KEY))
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise AdapterError(
+            f"'{path}' is not an adapter, or only a part of one was copied ({error}); give a "
+            "complete adapter.safetensors."
+        ) from error
+    except OSError as error:
+        raise AdapterError(
+            f"The adapter file '{path}' cannot be read ({error.strerror or error}); check its "
+            "permissions."
+        ) from error
+
+
+def _parse(path: Path, text: str | None) -> AdapterHeader:
+    if text is None:
+        raise AdapterError(
+            f"'{path}' holds weights but is not a customvideo adapter; give the "
+            "adapter.safetensors that training wrote."
+        )
+    try:
+        version = _version(json.loads(text))
+        if version > FORMAT_VERSION:
+            raise AdapterError(
+                f"'{path}' has format {version}, which this version of customvideo is too old "
+                "for; update customvideo."
+            )
+        header = AdapterHeader.model_validate_json(text)
+        _ = header.learned_words
+    except (ValidationError, PromptError, json.JSONDecodeError) as error:
+        raise AdapterError(
+            f"The header of '{path}' is damaged; copy the file again, or train again."
+        ) from error
+    return header
+
+
+def _version(header: Any) -> int:
+    version = header.get("format_version") if isinstance(header, dict) else None
+    return version if isinstance(version, int) else 0

@@ -1,0 +1,196 @@
+"""What every text-to-video model must offer, and the table of models known by name.
+
+A method, the trainer and the sampler see a model only through the `Backbone` protocol, so a new
+family is one new file and one row of `BACKBONES`. It is NOT a model zoo: nothing here loads
+weights or knows a network's inside.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from customvideo.errors import BackboneError
+
+if TYPE_CHECKING:
+    from customvideo.attention.site import AttentionSite
+    from customvideo.backbones.noise import Ddpm
+
+__all__ = ["BACKBONES", "Backbone", "TextStates", "TextTable", "load_backbone"]
+
+BACKBONES: dict[str, str] = {
+    "toybox": "customvideo.toybox.backbone:load",
+    "zeroscope": "customvideo.backbones.unet3d:load_zeroscope",
+    "modelscope": "customvideo.backbones.unet3d:load_modelscope",
+}
+"""Name -> "module:factory"; a factory takes (device, dtype) strings and returns a `Backbone`."""
+
+_ENTRY_POINTS = "customvideo.backbones"
+_FOLDER_FACTORY = "customvideo.backbones.unet3d:load_folder"
+_HUB_FACTORY = "customvideo.backbones.unet3d:load_hub"
+
+
+@dataclass
+class TextTable:
+    """One tokenizer with the input embedding its ids index.
+
+    `tokenizer` is replaceable: learned words put an extended copy here and take it back.
+    `embedding` is the module that is really called, so a forward hook on it sees every lookup.
+    """
+
+    tokenizer: Any
+    embedding: nn.Module
+    max_length: int
+
+
+@dataclass(frozen=True, eq=False)
+class TextStates:
+    """Encoded prompts: `states` (row, token, dim) and the `ids` (row, token) they came from."""
+
+    states: Tensor
+    ids: Tensor
+
+    @property
+    def rows(self) -> int:
+        return self.states.shape[0]
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen text-to-video model. Latents are (row, channel, frame, height, width)."""
+
+    name: str
+    family: str
+    fingerprint: str
+    """sha256 hex of architecture and weights: two backbones are the same if these agree."""
+    licence: str | None
+    fps: float
+    frames: int
+    """Default clip length."""
+    size: tuple[int, int]
+    """Default (height, width) in pixels."""
+    known_nouns: frozenset[str]
+    """Category nouns the model is known to draw; empty if unknown."""
+    known_words: frozenset[str] | None
+    """Every word the model was trained on, or None for an open vocabulary."""
+    shipped_prior: Path | None
+    """Class-prior latents that come with the model: safetensors, "<category>/<frames>" ->
+    (sample, channel, frame, height, width)."""
+
+    @property
+    def denoiser(self) -> nn.Module: ...
+
+    @property
+    def noise(self) -> Ddpm: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def encode_prompt(self, texts: Sequence[str]) -> TextStates:
+        """Encode prompts, padded to the model's length; differentiable through learned rows."""
+        ...
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """(row, frame, 3, height, width) in [-1, 1] -> scaled latents, without gradient."""
+        ...
+
+    def decode_frames(self, latents: Tensor) -> Tensor:
+        """Scaled latents -> (row, frame, 3, height, width) in [-1, 1], without gradient."""
+        ...
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """(channel, frame, height, width) of the latents of a clip given in pixels."""
+        ...
+
+    def predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:
+        """One denoiser call at `times` (row,): the prediction, shaped like `latents`."""
+        ...
+
+    def predict_guided(
+        self, latents: Tensor, time: Tensor, text: TextStates, negative: TextStates, guidance: float
+    ) -> Tensor:
+        """Classifier-free guidance (Ho & Salimans 2022): n + guidance * (p - n), both halves at
+        once; inside, text attention sees (2 * row) rows, the negative half first. `negative`
+        has one row, used for all, or as many as `text`."""
+        ...
+
+    def sites(self, frames: int, height: int, width: int) -> list[AttentionSite]:
+        """Where text is read, for a clip of this size in pixels, in the order of execution."""
+        ...
+
+    def tables(self) -> list[TextTable]:
+        """The text encoders' input tables, the main one first."""
+        ...
+
+    def cached_text(
+        self, text: TextStates, negative: TextStates | None = None
+    ) -> AbstractContextManager[None]:
+        """Project these very texts once for all predictions made inside; adapters that are to
+        count must be attached before, and a `watch` must be opened after, this context."""
+        ...
+
+
+def load_backbone(name: str | Path, device: str = "auto", dtype: str = "auto") -> Backbone:
+    """Load a model by a name of the table, from a diffusers folder, or by its hub id.
+
+    `device` is "auto" (CUDA if there is one) or a torch device; `dtype` is "auto" (float32 on
+    CPU), "fp32", "bf16" or "fp16".
+
+    Raises:
+        BackboneError: the name is unknown, or the model is incomplete or cannot be fetched.
+    """
+    text = str(name)
+    target = _rows().get(text)
+    if target is not None:
+        backbone: Backbone = _resolve(target)(device=device, dtype=dtype)
+        return backbone
+    factory = _resolve(_FOLDER_FACTORY if Path(text).expanduser().is_dir() else _hub(text))
+    loaded: Backbone = factory(text, device=device, dtype=dtype)
+    return loaded
+
+
+def _rows() -> dict[str, str]:
+    return {row.name: row.value for row in entry_points(group=_ENTRY_POINTS)} | BACKBONES
+
+
+def _resolve(target: str) -> Callable[..., Any]:
+    module, _, attribute = target.partition(":")
+    factory: Callable[..., Any] = getattr(import_module(module), attribute)
+    return factory
+
+
+def _hub(text: str) -> str:
+    """The hub loader, if `text` can be a hub id at all."""
+    if text.startswith((".", "~", "/", "\\")) or text.count("/") > 1 or Path(text).exists():
+        raise BackboneError(
+            f"No backbone folder '{text}': give a folder with a model_index.json, "
+            f"or one of {_listed(_rows())}."
+        )
+    if "/" not in text:
+        raise BackboneError(_unknown(text))
+    return _HUB_FACTORY
+
+
+def _unknown(text: str) -> str:
+    close = difflib.get_close_matches(text, _rows(), n=1)
+    hint = f" (did you mean '{close[0]}'?)" if close else ""
+    return (
+        f"Unknown backbone '{text}'{hint}: known are {_listed(_rows())}, "
+        "a diffusers folder, or a hub id such as 'cerspense/zeroscope_v2_576w'."
+    )
+
+
+def _listed(rows: dict[str, str]) -> str:
+    return ", ".join(sorted(rows))

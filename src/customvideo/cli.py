@@ -1,0 +1,269 @@
+"""The command line: verbs and flags, turned into calls of `runs`, `demo` and `toybox.commands`.
+
+No logic lives here: a verb fills in a plan and hands it on. What is decided here is only how a
+program behaves towards the person who called it: an error they can mend is one sentence on
+standard error and exit code 2, an interruption says how to go on and exits with 130, and nothing
+heavy is imported before a verb is known.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from customvideo import __version__
+from customvideo.errors import UserError
+from customvideo.training.interrupt import Interrupted
+
+__all__ = ["app", "main"]
+
+_MENDABLE, _INTERRUPTED = 2, 130
+
+
+class _Verbs(TyperGroup):
+    """Runs a verb, and says what went wrong in the way described above."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with _plain_notes():
+            try:
+                return super().invoke(ctx)
+            except UserError as error:
+                _complain(error, _INTERRUPTED if isinstance(error, Interrupted) else _MENDABLE)
+            except KeyboardInterrupt:
+                _complain(
+                    "Stopped; what is finished is kept. Run it again for the rest.", _INTERRUPTED
+                )
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Photos of several subjects in, a video of them together out.",
+)
+toybox = typer.Typer(no_args_is_help=True, help="The miniature world everything can be tried in.")
+app.add_typer(toybox, name="toybox")
+
+Photos = Annotated[
+    list[str],
+    typer.Option(
+        "--subject",
+        metavar="NAME[:CATEGORY]=FOLDER",
+        help="A subject's word, what it is, and the folder with its photos; repeat for each.",
+    ),
+]
+Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")]
+Adapter = Annotated[Path, typer.Option(metavar="FILE", help="What training wrote.")]
+Backbone = Annotated[
+    str | None,
+    typer.Option(help="Text-to-video model: a known name, a diffusers folder, or a hub id."),
+]
+Sets = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeat.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Fixes every random draw.")]
+Seeds = Annotated[
+    list[int], typer.Option("--seed", min=0, help="Same seed, same video; repeat for several.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Segmenter = Annotated[
+    str | None, typer.Option(help="Who makes missing masks: grabcut, sam, sam2 or grounded-sam.")
+]
+Count = Annotated[int, typer.Option(min=1, max=64, help="How many scenes.")]
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"customvideo {__version__}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@app.command(short_help="Learn subjects from their photos.")
+def train(  # noqa: PLR0913 - a verb's parameters are its flags
+    out: Folder,
+    subject: Photos = [],  # noqa: B006
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A complete run as TOML.")
+    ] = None,
+    sets: Sets = [],  # noqa: B006
+    backbone: Backbone = None,
+    method: Annotated[str | None, typer.Option(help="How to learn.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Fixes every random draw.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR.")] = False,
+    segmenter: Segmenter = None,
+    device: Device = "auto",
+) -> None:
+    """Learn subjects from their photos.
+
+    Writes DIR/adapter.safetensors, checkpoints/, recipe.toml, masks/ and report.html.
+    """
+    from customvideo.runs import TrainPlan
+    from customvideo.runs import train as run
+
+    choices = {"backbone": backbone, "method": method, "seed": seed, "segmenter": segmenter}
+    run(TrainPlan(out, subject, recipe, sets, choices, resume, device), say=_say)
+
+
+@app.command(short_help="Make videos from prompts.")
+def generate(  # noqa: PLR0913 - a verb's parameters are its flags
+    prompt: Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to show.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A .mp4, .gif or .png (sheet).")],
+    adapter: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What training wrote; none: base model.")
+    ] = None,
+    seed: Seeds = [0],  # noqa: B006
+    negative: Annotated[str | None, typer.Option(help="What should not be seen.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How closely to follow the prompt.")
+    ] = None,
+    strength: Annotated[float | None, typer.Option(help="How much of the adapter.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Length of the video.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Height and width.")] = None,
+    backbone: Backbone = None,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Also draw where each word looks.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Make videos from prompts; several prompts or seeds give numbered files."""
+    from customvideo.runs import GeneratePlan
+    from customvideo.runs import generate as run
+
+    given = {"negative": negative, "num_steps": steps, "guidance": guidance, "frames": frames}
+    given["strength"] = strength
+    sampling = {key: value for key, value in given.items() if value is not None}
+    run(GeneratePlan(prompt, out, adapter, seed, sampling, size, backbone, attention, device), _say)
+
+
+@app.command(short_help="Score an adapter's videos.")
+def evaluate(  # noqa: PLR0913 - a verb's parameters are its flags
+    adapter: Adapter,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the scores go, as JSON.")],
+    subject: Photos,
+    prompt: Annotated[list[str], typer.Option(help="What to make; repeat for several.")] = [],  # noqa: B006
+    seed: Seeds = [0],  # noqa: B006
+    backbone: Backbone = None,
+    clip: Annotated[str | None, typer.Option(help="Who compares with texts: NAME[=MODEL].")] = None,
+    dino: Annotated[str | None, typer.Option(help="Who compares looks: NAME[=MODEL].")] = None,
+    segmenter: Segmenter = None,
+    device: Device = "auto",
+) -> None:
+    """Make videos and score them: fit to the text and to the photos, steadiness over time."""
+    from customvideo.runs import EvaluatePlan
+    from customvideo.runs import evaluate as run
+
+    encoders, masks = (clip, dino), segmenter or "grabcut"
+    run(EvaluatePlan(adapter, out, subject, prompt, seed, backbone, encoders, masks, device), _say)
+
+
+@app.command(short_help="See it all work, offline, in minutes.")
+def demo(out: Folder = Path("runs/demo"), seed: Seed = 0, device: Device = "auto") -> None:
+    """Two subjects from photos into one video, in the toybox: open DIR/report.html."""
+    from customvideo.demo import run
+
+    run(out, seed=seed, device=device, say=_say)
+
+
+@toybox.command(short_help="Make the toybox's weights anew.")
+def pretrain(
+    work: Annotated[Path, typer.Option(metavar="DIR", help="Where finished stages are kept.")],
+    export: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the weights go in the end.")
+    ] = None,
+    sets: Sets = [],  # noqa: B006
+    device: Device = "auto",
+) -> None:
+    """Make the toybox's weights anew; a stopped run goes on with the same command."""
+    from customvideo.toybox.commands import pretrain as run
+
+    run(work, export, sets, device, say=_say)
+
+
+@toybox.command(short_help="Write photo folders of the named subjects.")
+def studio(
+    out: Folder,
+    names: Annotated[list[str], typer.Argument(metavar="[NAME…]", help="Which; default all.")] = [],  # noqa: B006
+) -> None:
+    """Write photo folders of CustomStudio's named subjects."""
+    from customvideo.toybox.commands import studio as run
+
+    run(out, names, say=_say)
+
+
+@toybox.command(short_help="Draw random scenes of the world.")
+def sheet(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A .png, .mp4 or .gif.")],
+    count: Count = 12,
+    seed: Seed = 0,
+) -> None:
+    """Draw random scenes of the world: a .png shows stills, an .mp4 or .gif moves."""
+    from customvideo.toybox.commands import sheet as run
+
+    run(out, count, seed, say=_say)
+
+
+def main() -> None:
+    """The `customvideo` command."""
+    app(prog_name="customvideo")
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+    # Whoever reads a pipe sees progress as it happens.
+    sys.stdout.flush()
+
+
+def _complain(message: object, code: int) -> None:
+    typer.echo(f"customvideo: {message}", err=True)
+    raise typer.Exit(code)
+
+
+class _Notes(logging.Handler):
+    """Prints a log record as one plain line, the same line once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self._said:
+            self._said.add(text)
+            typer.echo(f"Note: {text}", err=True)
+
+
+@contextmanager
+def _plain_notes() -> Iterator[None]:
+    """Show the package's own warnings as plain lines; other packages' are not for its users."""
+    logger, notes = logging.getLogger("customvideo"), _Notes()
+    propagates = logger.propagate
+    logger.addHandler(notes)
+    logger.propagate = False
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if category.__module__.startswith("customvideo."):
+            logger.warning("%s", message)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = show
+            yield
+    finally:
+        logger.removeHandler(notes)
+        logger.propagate = propagates

@@ -1,0 +1,210 @@
+"""The models that look at frames for the metrics, and the table of those known by name.
+
+An encoder turns pictures (and texts) into unit vectors, nothing more; what is done with them is
+`customvideo.evaluation.metrics`. Pictures are prepared here with Pillow, by the published recipe
+of each model, so that a number depends on no other library's defaults.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from customvideo.errors import EvaluationError
+
+__all__ = [
+    "ENCODERS",
+    "ClipEncoder",
+    "DinoEncoder",
+    "ImageEncoder",
+    "TextImageEncoder",
+    "prepare_pictures",
+    "resolve_encoder",
+]
+
+Pictures = NDArray[np.uint8]
+"""Axes (n, height, width, 3), red, green, blue."""
+
+ENCODERS: dict[str, str] = {
+    "clip": "customvideo.evaluation.encoders:ClipEncoder",
+    "dino": "customvideo.evaluation.encoders:DinoEncoder",
+    "toybox-clip": "customvideo.toybox.judges:ToyClip",
+    "toybox-dino": "customvideo.toybox.judges:ToyDino",
+}
+"""Name -> "module:class"; the class takes `model` (a folder, a hub id, or None for its own)."""
+
+_ENTRY_POINTS = "customvideo.encoders"
+
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@runtime_checkable
+class ImageEncoder(Protocol):
+    """Sees pictures."""
+
+    def encode_images(self, images: Pictures) -> Tensor:
+        """uint8 (n, height, width, 3) to unit vectors, float32 (n, dim)."""
+        ...
+
+
+@runtime_checkable
+class TextImageEncoder(ImageEncoder, Protocol):
+    """Sees pictures and reads texts into one space."""
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Texts to unit vectors, float32 (n, dim)."""
+        ...
+
+
+class ClipEncoder:
+    """CLIP (Radford et al. 2021), by default ViT-B/32 as OpenAI trained it.
+
+    Pictures: shorter side to the model's size, bicubic, centre crop, OpenAI's mean and deviation.
+    `model` is a folder or a hub id. Raises EvaluationError if it cannot be loaded.
+    """
+
+    DEFAULT = "openai/clip-vit-base-patch32"
+
+    def __init__(self, model: str | Path | None = None, *, batch_size: int = 32) -> None:
+        source = str(model or self.DEFAULT)
+        self.batch_size = batch_size
+        self.device = _device()
+        self.model = _load(source, "CLIPModel").to(self.device).eval()
+        self.tokenizer = _load(source, "CLIPTokenizer")
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Texts, cut at the model's length, to unit vectors (n, dim)."""
+        length = self.model.config.text_config.max_position_embeddings
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"
+        ).to(self.device)
+        pooled = self.model.text_model(**tokens).pooler_output
+        return _unit(self.model.text_projection(pooled))
+
+    @torch.no_grad()
+    def encode_images(self, images: Pictures) -> Tensor:
+        """uint8 (n, height, width, 3) to unit vectors (n, dim)."""
+        size = self.model.config.vision_config.image_size
+        features = []
+        for part in _batches(images, self.batch_size):
+            pixels = prepare_pictures(part, size, size, (_CLIP_MEAN, _CLIP_STD)).to(self.device)
+            pooled = self.model.vision_model(pixel_values=pixels).pooler_output
+            features.append(_unit(self.model.visual_projection(pooled)))
+        return torch.cat(features)
+
+
+class DinoEncoder:
+    """DINO (Caron et al. 2021), by default ViT-S/16; the feature is the last class token.
+
+    Pictures: shorter side to 256 (for a 224 model), bicubic, centre crop, ImageNet's mean and
+    deviation. `model` is a folder or a hub id. Raises EvaluationError if it cannot be loaded.
+    """
+
+    DEFAULT = "facebook/dino-vits16"
+
+    def __init__(self, model: str | Path | None = None, *, batch_size: int = 32) -> None:
+        self.batch_size = batch_size
+        self.device = _device()
+        source = str(model or self.DEFAULT)
+        self.model = _load(source, "ViTModel", add_pooling_layer=False).to(self.device).eval()
+
+    @torch.no_grad()
+    def encode_images(self, images: Pictures) -> Tensor:
+        """uint8 (n, height, width, 3) to unit vectors (n, dim)."""
+        size = self.model.config.image_size
+        features = []
+        for part in _batches(images, self.batch_size):
+            pixels = prepare_pictures(
+                part, round(size * 256 / 224), size, (_IMAGENET_MEAN, _IMAGENET_STD)
+            ).to(self.device)
+            features.append(_unit(self.model(pixel_values=pixels).last_hidden_state[:, 0]))
+        return torch.cat(features)
+
+
+def prepare_pictures(
+    images: Pictures,
+    shorter: int,
+    crop: int,
+    statistics: tuple[tuple[float, ...], tuple[float, ...]],
+) -> Tensor:
+    """Resize the shorter side to `shorter` (bicubic), crop the centre, standardise.
+
+    uint8 (n, height, width, 3) to float32 (n, 3, crop, crop); `statistics` is (mean, deviation)
+    per channel of pixels in [0, 1]. Rounds as torchvision does, whose results were published.
+    """
+    pictures = np.stack([_resize_and_crop(image, shorter, crop) for image in images])
+    pixels = torch.from_numpy(pictures).movedim(-1, 1).float() / 255
+    mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in statistics)
+    return (pixels - mean) / deviation
+
+
+def resolve_encoder(name: str, model: str | Path | None = None) -> Any:
+    """Make the encoder called `name`, from `model` (a folder or a hub id) if one is given.
+
+    Raises:
+        EvaluationError: the name is unknown, or the model cannot be loaded.
+    """
+    rows = {row.name: row.value for row in entry_points(group=_ENTRY_POINTS)} | ENCODERS
+    if name not in rows:
+        close = difflib.get_close_matches(name, rows, n=1)
+        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        known = ", ".join(sorted(rows))
+        raise EvaluationError(f"Unknown encoder '{name}'{hint}; known are {known}.")
+    module, _, attribute = rows[name].partition(":")
+    factory: Callable[..., Any] = getattr(import_module(module), attribute)
+    return factory(model=model)
+
+
+def _load(source: str, class_name: str, **options: Any) -> Any:
+    if class_name.endswith("Model"):
+        options["dtype"] = torch.float32
+    try:
+        return getattr(import_module("transformers"), class_name).from_pretrained(source, **options)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        if Path(source).is_dir():
+            raise EvaluationError(
+                f"The folder '{source}' holds no {class_name} that can be loaded; give a folder "
+                "written by transformers' save_pretrained."
+            ) from error
+        raise EvaluationError(
+            f"The evaluation model '{source}' is neither a folder here nor could it be fetched; "
+            "go online once, or give a folder that holds it."
+        ) from error
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _unit(features: Tensor) -> Tensor:
+    return F.normalize(features.float(), dim=-1).cpu()
+
+
+def _batches(images: Pictures, size: int) -> Iterator[Pictures]:
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
+
+
+def _resize_and_crop(image: NDArray[np.uint8], shorter: int, crop: int) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    least = min(height, width)
+    # The longer side is cut to whole pixels, the crop's corner is rounded.
+    size = (int(shorter * width / least), int(shorter * height / least))
+    resized = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    left, top = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
+    return np.asarray(resized.crop((left, top, left + crop, top + crop)))

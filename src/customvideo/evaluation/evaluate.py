@@ -1,0 +1,226 @@
+"""Scores of finished videos: one row per video and subject, and summaries made from the rows.
+
+Every row depends on its own video and subject alone, and every summary on the rows alone, so
+neither batch size nor order can change a number. Reading videos from files is the caller's part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from customvideo.errors import EvaluationError
+from customvideo.evaluation import metrics
+from customvideo.evaluation.encoders import ImageEncoder, TextImageEncoder, resolve_encoder
+from customvideo.subjects.prompt import Prompt
+from customvideo.subjects.subject import Subject
+from customvideo.video import Video
+
+__all__ = ["Encoders", "References", "Row", "Scores", "evaluate"]
+
+References = Literal["photo", "crop", "cutout"]
+"""What of a reference photo is compared: all of it, its mask's box, or the subject on grey."""
+
+_GREY = 127
+_VISIBLE = 0.5
+_PER_VIDEO = ("clip_t", "clip_t_scaled", "t_cons", "t_cons_all_pairs", "frame_change")
+_PER_SUBJECT = ("clip_i", "dino_i")
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """The two encoders the scores need: CLIP for text and pictures, DINO for identity."""
+
+    clip: TextImageEncoder
+    dino: ImageEncoder
+
+    @classmethod
+    def named(cls, clip: str = "clip", dino: str = "dino") -> Encoders:
+        """The encoders called so in `customvideo.evaluation.encoders.ENCODERS`."""
+        return cls(resolve_encoder(clip), resolve_encoder(dino))
+
+
+@dataclass(frozen=True)
+class Row:
+    """The scores of one video for one subject; None where a video has a single frame.
+
+    `video` counts from 0 in the order given. `prompt` is the text CLIP read, in which each learned
+    word is replaced by its category. All but `clip_i` and `dino_i` are the whole video's and
+    repeat in its other subjects' rows.
+    """
+
+    video: int
+    prompt: str
+    subject: str
+    clip_t: float
+    clip_t_scaled: float
+    clip_i: float
+    dino_i: float
+    t_cons: float | None
+    t_cons_all_pairs: float | None
+    frame_change: float | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All rows of an evaluation, and which part of the reference photos they compare with."""
+
+    rows: tuple[Row, ...]
+    references: References = "photo"
+
+    def summary(self) -> dict[str, float | None]:
+        """Means over videos; within a video, image alignment is the mean over its subjects.
+
+        `clip_i_min` and `dino_i_min` take each video's worst subject instead: a mean over
+        subjects can hide one that is missing.
+        """
+        by_video = _grouped(self.rows, lambda row: row.video)
+        means: dict[str, float | None] = {}
+        for name in _PER_VIDEO:
+            means[name] = _mean(getattr(rows[0], name) for rows in by_video)
+        for name in _PER_SUBJECT:
+            scores = [[getattr(row, name) for row in rows] for rows in by_video]
+            means[name] = _mean(_mean(values) for values in scores)
+            means[f"{name}_min"] = _mean(min(values) for values in scores)
+        return means
+
+    def per_subject(self) -> dict[str, dict[str, float | None]]:
+        """Each subject's image alignment, averaged over the videos it was scored in."""
+        by_subject = _grouped(self.rows, lambda row: row.subject)
+        return {
+            rows[0].subject: {
+                name: _mean(getattr(row, name) for row in rows) for name in _PER_SUBJECT
+            }
+            for rows in by_subject
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary's keys, then `per_subject`, `references` and `rows`: ready for JSON."""
+        return {
+            **self.summary(),
+            "per_subject": self.per_subject(),
+            "references": self.references,
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+
+def evaluate(
+    videos: Sequence[Video],
+    prompts: Sequence[Prompt],
+    subjects: Sequence[Subject],
+    encoders: Encoders,
+    *,
+    references: References = "photo",
+) -> Scores:
+    """Score `videos[i]`, made from `prompts[i]`, against its prompt and its subjects' photos.
+
+    A video is scored against the subjects its prompt mentions, or against all of them if it
+    mentions none. The published numbers compare with full photos (`references="photo"`).
+
+    Raises:
+        EvaluationError: nothing to score, unequal counts, or a prompt about an unknown subject.
+    """
+    _check(videos, prompts, subjects)
+    photos = {subject.name: _Photos(subject, encoders, references) for subject in subjects}
+    rows: list[Row] = []
+    for index, (video, prompt) in enumerate(zip(videos, prompts, strict=True)):
+        meant = _meant(prompt, subjects)
+        seen = _Seen(video, prompt, encoders)
+        rows += [seen.row(index, name, photos[name]) for name in meant]
+    return Scores(tuple(rows), references)
+
+
+class _Photos:
+    """One subject's reference features, CLIP's and DINO's, each (reference, dim)."""
+
+    def __init__(self, subject: Subject, encoders: Encoders, references: References) -> None:
+        pictures = [
+            _reference(image, mask, references)
+            for image, mask in zip(subject.images, subject.masks, strict=True)
+        ]
+        # One by one: photos differ in size.
+        self.clip = torch.cat([encoders.clip.encode_images(picture[None]) for picture in pictures])
+        self.dino = torch.cat([encoders.dino.encode_images(picture[None]) for picture in pictures])
+
+
+class _Seen:
+    """One video through the encoders, and the scores that concern no single subject."""
+
+    def __init__(self, video: Video, prompt: Prompt, encoders: Encoders) -> None:
+        self.prompt = prompt.plain
+        self.clip = encoders.clip.encode_images(video.frames)
+        self.dino = encoders.dino.encode_images(video.frames)
+        text: Tensor = encoders.clip.encode_text([self.prompt])[0]
+        self.scores: dict[str, Any] = {
+            "clip_t": metrics.clip_t(self.clip, text),
+            "clip_t_scaled": metrics.clip_t_scaled(self.clip, text),
+            "t_cons": metrics.temporal_consistency(self.clip),
+            "t_cons_all_pairs": metrics.temporal_consistency_all_pairs(self.clip),
+            "frame_change": metrics.frame_change(video.frames),
+        }
+
+    def row(self, index: int, name: str, photos: _Photos) -> Row:
+        return Row(
+            video=index,
+            prompt=self.prompt,
+            subject=name,
+            clip_i=metrics.clip_i(self.clip, photos.clip),
+            dino_i=metrics.dino_i(self.dino, photos.dino),
+            **self.scores,
+        )
+
+
+def _check(videos: Sequence[Video], prompts: Sequence[Prompt], subjects: Sequence[Subject]) -> None:
+    if not videos or not subjects:
+        missing = "subject" if videos else "video"
+        raise EvaluationError(f"There is no {missing} to evaluate; give at least one.")
+    if len(videos) != len(prompts):
+        raise EvaluationError(
+            f"{len(videos)} videos cannot be scored against {len(prompts)} prompts; give the "
+            "prompt each video was made from, in the same order."
+        )
+
+
+def _meant(prompt: Prompt, subjects: Sequence[Subject]) -> list[str]:
+    names = [subject.name for subject in subjects]
+    mentioned = [word.name for word in prompt.mentioned]
+    strangers = [*(name for name in mentioned if name not in names), *prompt.unknown]
+    if strangers:
+        raise EvaluationError(
+            f"The prompt '{prompt.text}' mentions '{strangers[0]}', but the subjects are "
+            f"{', '.join(names)}; give the photos of every subject the prompt mentions."
+        )
+    return mentioned or names
+
+
+def _reference(
+    image: NDArray[np.uint8], mask: NDArray[np.float32], references: References
+) -> NDArray[np.uint8]:
+    if references == "photo":
+        return image
+    if references == "cutout":
+        weight = mask[..., None]
+        return np.asarray(np.rint(weight * image + (1 - weight) * _GREY), dtype=np.uint8)
+    rows, columns = np.nonzero(mask >= _VISIBLE)
+    box: NDArray[np.uint8] = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    return box
+
+
+def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[list[Row]]:
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return list(groups.values())
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    # fsum rounds once, so the order of the rows cannot show in the last digit.
+    return math.fsum(known) / len(known) if known else None

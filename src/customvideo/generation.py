@@ -1,0 +1,309 @@
+"""From a prompt to a video: a function of its arguments that writes nothing.
+
+Seeds, prompts, the adapter and decoding are handled here; the loop that takes the noise away is
+`customvideo.backbones.sampling`, files are `customvideo.video`.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Literal, overload
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from customvideo.adapters.adapter import Adapter
+from customvideo.attention.site import AttentionSite, intermediate
+from customvideo.attention.tape import watch
+from customvideo.backbones.base import Backbone, TextStates
+from customvideo.backbones.noise import Ddpm
+from customvideo.backbones.sampling import Predictor, denoise
+from customvideo.errors import ConfigError
+from customvideo.settings import Settings
+from customvideo.subjects.prompt import Prompt
+from customvideo.video import Video
+
+__all__ = ["CustomVideoWarning", "SamplingConfig", "generate", "generate_with_attention"]
+
+_ROWS_AT_ONCE = 4
+"""Videos denoised together: more would not be faster, but would need more memory."""
+
+
+class CustomVideoWarning(UserWarning):
+    """A prompt will be generated, but hardly as its author means it."""
+
+
+class SamplingConfig(Settings):
+    """How a video is drawn from the model."""
+
+    num_steps: int = Field(default=25, ge=1, le=1000)
+    """Denoiser calls."""
+    guidance: float = Field(default=9.0, ge=0)
+    """Classifier-free guidance; 1 or less turns it off."""
+    negative: str = ""
+    """What to keep away from; learned words may stand here, too."""
+    frames: int | None = Field(default=None, ge=1)
+    """None for the backbone's own clip length."""
+    height: int | None = Field(default=None, ge=1)
+    """In pixels; None for the backbone's own."""
+    width: int | None = Field(default=None, ge=1)
+    solver: Literal["ddim", "dpmsolver++"] = "dpmsolver++"
+    strength: float = Field(default=1.0, ge=0)
+    """Scale of the adapter's weights; 0 leaves the base model with the learned words alone."""
+
+
+@overload
+def generate(
+    backbone: Backbone,
+    adapter: Adapter | None,
+    prompt: str,
+    *,
+    seed: int = 0,
+    options: SamplingConfig | None = None,
+) -> Video: ...
+@overload
+def generate(
+    backbone: Backbone,
+    adapter: Adapter | None,
+    prompt: str | Sequence[str],
+    *,
+    seed: int | Sequence[int] = 0,
+    options: SamplingConfig | None = None,
+) -> Video | list[Video]: ...
+def generate(
+    backbone: Backbone,
+    adapter: Adapter | None,
+    prompt: str | Sequence[str],
+    *,
+    seed: int | Sequence[int] = 0,
+    options: SamplingConfig | None = None,
+) -> Video | list[Video]:
+    """Draw one video, or one for each of several prompts or seeds.
+
+    The same seed gives the same video, whatever else is drawn beside it. One seed serves all
+    prompts, one prompt all seeds; a sequence of either gives a list. The adapter is attached
+    meanwhile and off afterwards.
+
+    Raises:
+        ConfigError: as many prompts as seeds are needed, or a seed is out of range.
+        BackboneError: the model cannot make this size.
+        AdapterError: the adapter was made for another backbone.
+    Warns:
+        CustomVideoWarning: the prompt has no learned word, or words nobody learned.
+    """
+    single = isinstance(prompt, str) and isinstance(seed, int)
+    lines, seeds = _paired(prompt, seed)
+    options = options or SamplingConfig()
+    with _attached(backbone, adapter, options):
+        prompts = [Prompt(text, adapter.words if adapter else ()) for text in lines]
+        for asked in dict.fromkeys(prompts):
+            _warn(backbone, asked)
+        videos: list[Video] = []
+        for start in range(0, len(prompts), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            texts = _encode(backbone, prompts[rows], options)
+            videos += _draw(backbone, backbone, texts, seeds[rows], options)
+    return videos[0] if single else videos
+
+
+def generate_with_attention(
+    backbone: Backbone,
+    adapter: Adapter | None,
+    prompt: str,
+    *,
+    seed: int = 0,
+    options: SamplingConfig | None = None,
+) -> tuple[Video, dict[str, NDArray[np.float32]]]:
+    """Draw the video that `generate` draws, and say where each learned word was looked at.
+
+    The maps (frame, height, width) of every learned word in the prompt are attention
+    probabilities, averaged over steps and over the sites of intermediate size, on the finest of
+    those sites' grids. Without an adapter there are none. Raises and warns as `generate`.
+    """
+    if adapter is None:
+        return generate(backbone, None, prompt, seed=seed, options=options), {}
+    options = options or SamplingConfig()
+    with _attached(backbone, adapter, options):
+        asked = Prompt(prompt, adapter.words)
+        _warn(backbone, asked)
+        texts = _encode(backbone, [asked], options)
+        sites = intermediate(backbone.sites(*_size(backbone, options)))
+        recorder = _Recorder(backbone, sites, adapter.tokens.select(texts[0].ids))
+        video = _draw(backbone, recorder, texts, [seed], options)[0]
+    maps = recorder.average()[0].cpu().numpy()
+    mentioned = {word.name for word in asked.mentioned}
+    order = enumerate(adapter.words)
+    return video, {word.word: maps[index] for index, word in order if word.name in mentioned}
+
+
+@dataclass
+class _Recorder:
+    """A backbone whose predictions leave their attention maps behind, summed over the steps.
+
+    `words` is (row, word, token), as `watch` takes it.
+    """
+
+    backbone: Backbone
+    sites: list[AttentionSite]
+    words: Tensor
+    _sums: list[Tensor] = field(default_factory=list)
+    _steps: int = 0
+
+    @property
+    def noise(self) -> Ddpm:
+        return self.backbone.noise
+
+    def encode_prompt(self, texts: Sequence[str]) -> TextStates:
+        return self.backbone.encode_prompt(texts)
+
+    def cached_text(
+        self, text: TextStates, negative: TextStates | None = None
+    ) -> AbstractContextManager[None]:
+        return self.backbone.cached_text(text, negative)
+
+    def predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:
+        with self._recording(self.words):
+            return self.backbone.predict(latents, times, text)
+
+    def predict_guided(
+        self, latents: Tensor, time: Tensor, text: TextStates, negative: TextStates, guidance: float
+    ) -> Tensor:
+        # The negative half comes first, and none of its words is asked for.
+        with self._recording(torch.cat([torch.zeros_like(self.words), self.words])):
+            return self.backbone.predict_guided(latents, time, text, negative, guidance)
+
+    def average(self) -> Tensor:
+        """Mean over steps and sites, (row, word, frame, height, width) on the finest grid."""
+        height, width = max((site.grid[1:] for site in self.sites), key=lambda grid: grid[0])
+        fine = [
+            F.interpolate(total, (total.shape[2], height, width), mode="trilinear")
+            for total in self._sums
+        ]
+        return torch.stack(fine).mean(dim=0) / self._steps
+
+    @contextmanager
+    def _recording(self, words: Tensor) -> Iterator[None]:
+        with watch(self.backbone.denoiser, self.sites, words) as tape:
+            yield
+            maps = [found[-len(self.words) :] for found in tape.maps().values()]
+        self._sums = [a + b for a, b in zip(self._sums, maps, strict=True)] if self._sums else maps
+        self._steps += 1
+
+
+@torch.no_grad()
+def _draw(
+    backbone: Backbone,
+    predictor: Predictor,
+    texts: tuple[TextStates, TextStates],
+    seeds: Sequence[int],
+    options: SamplingConfig,
+) -> list[Video]:
+    """One video per seed and row of text; `predictor` is the backbone, or stands before it."""
+    shape = backbone.latent_shape(*_size(backbone, options))
+    # Drawn on the CPU, one generator a row: the same noise on every device and in every batch.
+    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    latents = denoise(
+        predictor,
+        torch.stack(noise).to(backbone.device),
+        *texts,
+        steps=options.num_steps,
+        guidance=options.guidance,
+        solver=options.solver,
+    )
+    pixels = backbone.decode_frames(latents).float().cpu()
+    # (row, frame, 3, height, width) in [-1, 1] -> (row, frame, height, width, 3) in 0 to 255
+    frames = ((pixels.movedim(2, -1) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return [Video(row.contiguous().numpy(), backbone.fps) for row in frames]
+
+
+def _attached(
+    backbone: Backbone, adapter: Adapter | None, options: SamplingConfig
+) -> AbstractContextManager[object]:
+    return nullcontext() if adapter is None else adapter.attach(backbone, options.strength)
+
+
+@torch.no_grad()
+def _encode(
+    backbone: Backbone, prompts: Sequence[Prompt], options: SamplingConfig
+) -> tuple[TextStates, TextStates]:
+    """The prompts, and the negative prompt in one row."""
+    negative = Prompt(options.negative, prompts[0].words)
+    return (
+        backbone.encode_prompt([prompt.encoded for prompt in prompts]),
+        backbone.encode_prompt([negative.encoded]),
+    )
+
+
+def _size(backbone: Backbone, options: SamplingConfig) -> tuple[int, int, int]:
+    """(frames, height, width), in pixels."""
+    height, width = backbone.size
+    return (
+        options.frames or backbone.frames,
+        options.height or height,
+        options.width or width,
+    )
+
+
+def _paired(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[list[str], list[int]]:
+    texts = [prompt] if isinstance(prompt, str) else list(prompt)
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    rows = max(len(texts), len(seeds))
+    if min(len(texts), len(seeds)) not in (1, rows):
+        raise ConfigError(
+            f"{len(texts)} prompts cannot be paired with {len(seeds)} seeds: give one of either, "
+            "or as many of both."
+        )
+    for number in seeds:
+        if not 0 <= number < 2**63:
+            raise ConfigError(f"The seed {number} is out of range: choose 0 to {2**63 - 1}.")
+    return texts * (rows // len(texts)), seeds * (rows // len(seeds))
+
+
+def _warn(backbone: Backbone, prompt: Prompt) -> None:
+    for problem in _problems(backbone, prompt):
+        # The caller of `generate` or `generate_with_attention`.
+        warnings.warn(problem, CustomVideoWarning, stacklevel=3)
+
+
+def _problems(backbone: Backbone, prompt: Prompt) -> Iterator[str]:
+    learned = ", ".join(word.word for word in prompt.words)
+    if prompt.unknown:
+        known = f"the adapter knows {learned}" if learned else "no adapter is attached"
+        yield f"Nobody learned {', '.join(prompt.unknown)} in '{prompt.text}'; {known}."
+    if prompt.words and not prompt.mentioned:
+        yield (
+            f"The prompt '{prompt.text}' has no learned word, so no subject of the adapter will "
+            f"appear; write {learned} where it should."
+        )
+    if strangers := _unheard(backbone, prompt):
+        yield (
+            f"The backbone '{backbone.name}' never learned {', '.join(strangers)} and will make "
+            "little of it; use simpler words."
+        )
+    if _is_cut(backbone, prompt):
+        yield (
+            f"The prompt '{prompt.text}' is longer than the backbone '{backbone.name}' reads, and "
+            "its end is ignored; shorten it."
+        )
+
+
+def _unheard(backbone: Backbone, prompt: Prompt) -> list[str]:
+    """Ordinary words of the prompt that a closed vocabulary lacks, each once."""
+    if backbone.known_words is None:
+        return []
+    ordinary = re.sub(r"<[^<>]*>", " ", prompt.plain).lower()
+    words = dict.fromkeys(re.findall(r"[^\W\d_]+", ordinary))
+    return [f"'{word}'" for word in words if word not in backbone.known_words]
+
+
+def _is_cut(backbone: Backbone, prompt: Prompt) -> bool:
+    table = backbone.tables()[0]
+    return len(table.tokenizer(prompt.encoded, verbose=False).input_ids) > table.max_length

@@ -1,0 +1,1 @@
+"""How subjects are learned: one file per published method, behind one small protocol."""

@@ -1,0 +1,201 @@
+"""What a customization method is: the questions it answers, and the table of methods.
+
+A method says what trains, what it trains on, where it looks and what the loss is. It never
+touches an optimizer, a device or a file: that is the trainer's side of the border, and `Example`,
+`Batch` and `PriorPlan` are what crosses it.
+
+Axes: row = one sample of a batch; word = one learned word, in the adapter's order, which is the
+order of the subjects; token = one position of the encoded text; frame, height, width = pixels for
+an `Example`, latent cells for a `Batch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from customvideo.adapters.adapter import Adapter
+from customvideo.attention.site import AttentionSite
+from customvideo.attention.tape import Tape
+from customvideo.backbones.base import Backbone
+from customvideo.errors import ConfigError
+from customvideo.settings import Settings, suggest, validated
+from customvideo.subjects.prompt import Prompt
+from customvideo.subjects.subject import Subject
+
+__all__ = [
+    "METHODS",
+    "Batch",
+    "Example",
+    "Method",
+    "PriorPlan",
+    "load_method",
+    "method_class",
+]
+
+# Looked up by name and imported on use; other packages add rows by the entry-point group below.
+METHODS: dict[str, str] = {
+    "customvideo": "customvideo.methods.customvideo:CustomVideo",
+}
+ENTRY_POINTS = "customvideo.methods"
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One training sample in pixels, before the backbone's autoencoder.
+
+    Attributes:
+        frames: uint8 (frame, height, width, 3); a photo is a video of one frame.
+        masks: float32 (subject, height, width) in [0, 1], one for each subject the method was
+            given, all zero for a subject the sample does not show; the same for every frame.
+        prompt: the sample's text.
+    """
+
+    frames: NDArray[np.uint8]
+    masks: NDArray[np.float32]
+    prompt: Prompt
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows that go through the denoiser together: instance rows, prior rows, or both.
+
+    Attributes:
+        latents: clean latents (row, channel, frame, height, width).
+        noise: Gaussian noise, shaped like `latents`.
+        times: diffusion times (row,), int64.
+        texts: one text a row, as the text encoder reads it (`Prompt.encoded`).
+        words: where the learned words stand in the encoded texts (row, word, token): 1/n at each
+            of a word's n positions, 0 elsewhere; all zero in prior rows.
+        masks: subject masks at latent resolution (row, word, height, width) in [0, 1]; zero in
+            prior rows.
+        present: (row, word) bool, whether the row shows and names the word's subject.
+        prior: (row,) bool, True for class-prior rows, which only keep the base model's own notion
+            of a category and take no other loss.
+    """
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    times: torch.Tensor
+    texts: tuple[str, ...]
+    words: torch.Tensor
+    masks: torch.Tensor
+    present: torch.Tensor
+    prior: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same rows on `device`."""
+        moved = {
+            field.name: getattr(self, field.name).to(device)
+            for field in fields(self)
+            if field.name != "texts"
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class PriorPlan:
+    """Which class-prior samples a method wants: what the base model itself draws for a category.
+
+    Attributes:
+        categories: the categories to preserve.
+        template: the prior prompt, with `{category}`.
+        samples: one-frame samples per category.
+        rows: prior rows that accompany each batch.
+        clips_every: a pass over prior *clips* joins every so many steps; 0 for never.
+        clip_samples: clips per category.
+        clip_frames: frames of a clip.
+        sampling_steps: denoising steps to make one sample.
+        guidance: guidance scale to make one sample.
+    """
+
+    categories: tuple[str, ...]
+    template: str = "a {category}"
+    samples: int = 200
+    rows: int = 2
+    clips_every: int = 0
+    clip_samples: int = 8
+    clip_frames: int = 8
+    sampling_steps: int = 25
+    guidance: float = 7.5
+
+    def prompt(self, category: str) -> str:
+        """The prior prompt of one category."""
+        return self.template.format(category=category)
+
+
+class Method(Protocol):
+    """One customization method.
+
+    A class is a method if it has these members; `customvideo.methods.customvideo` is the model to
+    copy. Its constructor takes the settings object alone, or nothing for the defaults.
+    """
+
+    name: str
+    config: Settings
+    config_class: ClassVar[type[Settings]]
+
+    def trainable(self, backbone: Backbone, subjects: Sequence[Subject]) -> Adapter:
+        """Make the adapter to train, with one learned word a subject; it changes nothing yet."""
+
+    def scenes(
+        self,
+        subjects: Sequence[Subject],
+        rng: np.random.Generator,
+        canvas: tuple[int, int],
+    ) -> list[Example]:
+        """Draw training samples of `canvas` = (height, width) pixels; same `rng`, same samples."""
+
+    def watches(
+        self, backbone: Backbone, frames: int, height: int, width: int
+    ) -> list[AttentionSite]:
+        """Where the losses look, for samples of that size in pixels; empty to look nowhere."""
+
+    def prior(self, backbone: Backbone, subjects: Sequence[Subject]) -> PriorPlan | None:
+        """Which class-prior samples to train on beside the scenes; None for none."""
+
+    def losses(
+        self, backbone: Backbone, batch: Batch, tape: Tape | None
+    ) -> dict[str, torch.Tensor]:
+        """The weighted scalar loss terms of a batch by name; their sum is minimised.
+
+        `tape` records the sites of `watches` and is None when there are none, or when every row
+        of the batch is a prior row.
+        """
+
+    def score(self, backbone: Backbone, batch: Batch, tape: Tape | None) -> torch.Tensor:
+        """How badly held-out rows are fitted, as one scalar: lower is better. Needs no gradient."""
+
+
+def method_class(name: str) -> type[Method]:
+    """The class behind a method's name.
+
+    Raises:
+        ConfigError: no such method; the message lists the known ones.
+    """
+    rows = METHODS | {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    if name not in rows:
+        raise ConfigError(f"There is no method '{name}'{suggest(name, sorted(rows))}")
+    module, _, attribute = rows[name].partition(":")
+    return cast("type[Method]", getattr(import_module(module), attribute))
+
+
+def load_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
+    """Make the method called `name` with `options`, the keys of its settings class.
+
+    Raises:
+        ConfigError: no such method, no such option, or a value that does not fit.
+    """
+    cls = method_class(name)
+    config = validated(cls.config_class, options or {})
+    return cast("Any", cls)(config)  # type: ignore[no-any-return]

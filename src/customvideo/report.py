@@ -1,0 +1,320 @@
+"""One page that shows a whole customization: photos, masks, losses, videos, attention, scores.
+
+`render_report` turns a `ReportData` into a single HTML file that loads nothing from anywhere.
+This file prepares what the templates show; it makes no video, computes no score and trains
+nothing: all of that is handed in.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from customvideo import __version__
+from customvideo.files import write_text
+from customvideo.subjects.masks import coverage, overlay
+from customvideo.subjects.subject import Subject
+from customvideo.video import Video, data_uri
+
+__all__ = ["AttentionView", "Comparison", "ReportData", "render_report"]
+
+_PICTURE_SIDE = 480
+_STRIP_SIDE = 960
+_FILM_WIDTH = 480
+_JPEG_QUALITY = 88
+
+_MEASURES = {
+    "clip_t": ("Text match (CLIP-T)", "does the video show what the prompt says?"),
+    "clip_i": ("Look match (CLIP-I)", "do frames resemble the photos?"),
+    "dino_i": ("Identity match (DINO-I)", "is it this individual, not just its kind?"),
+    "dino_i_min": ("… of the worse subject", "a mean can hide one that is missing"),
+    "t_cons": ("Consistency over time (T.Cons)", "do neighbouring frames agree?"),
+    "frame_change": ("Movement", "a frozen video is perfectly consistent, and scores 0 here"),
+}
+_UNSHOWN = frozenset({"clip_t_scaled", "clip_i_min", "t_cons_all_pairs"})
+_NEITHER_WAY_BETTER = frozenset({"frame_change"})
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """One prompt's videos, before and after the subjects were learned; either may be missing."""
+
+    prompt: str
+    before: Video | None = None
+    after: Video | None = None
+    before_prompt: str | None = None
+    """What the model read before, where it differs: it knows no learned word."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionView:
+    """One generated video with each word's attention drawn over it: word -> video."""
+
+    prompt: str
+    words: Mapping[str, Video]
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """All a report shows; whatever is empty is left out.
+
+    Attributes:
+        title, intro: the heading, and a sentence or two under it.
+        subjects: their photos and masks are shown.
+        scenes: composed training pictures, each uint8 (height, width, 3).
+        losses: part name -> (step, value) pairs, in the order to be shown.
+        comparisons: the videos.
+        attention: the same videos with attention drawn over them.
+        metrics: column ("before", "after") -> a `Scores.to_dict()`, or more numbers beside it.
+        made: facts about the run, in order: "Base model" -> "toybox".
+        commands: command lines that make the same again.
+    """
+
+    title: str
+    intro: str = ""
+    subjects: Sequence[Subject] = ()
+    scenes: Sequence[NDArray[np.uint8]] = ()
+    losses: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    comparisons: Sequence[Comparison] = ()
+    attention: Sequence[AttentionView] = ()
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    made: Mapping[str, object] = field(default_factory=dict)
+    commands: Sequence[str] = ()
+
+
+def render_report(path: Path | str, data: ReportData) -> Path:
+    """Write `data` as one self-contained HTML page, all or nothing, and return its path.
+
+    Every text is escaped. Raises StorageError if the place cannot be written.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("customvideo", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(_context(data))
+    write_text(path, page)
+    return Path(path)
+
+
+def _context(data: ReportData) -> dict[str, Any]:
+    charts = (_chart(name, values) for name, values in data.losses.items())
+    return {
+        "version": __version__,
+        "title": data.title,
+        "intro": data.intro,
+        "subjects": [_subject(subject) for subject in data.subjects],
+        "scenes": [_picture(scene) for scene in data.scenes],
+        "comparisons": [_comparison(item) for item in data.comparisons],
+        "attention": [_attention(view) for view in data.attention],
+        "charts": [chart for chart in charts if chart is not None],
+        "metrics": _table(data.metrics),
+        "made": [(name, str(value)) for name, value in data.made.items()],
+        "commands": list(data.commands),
+    }
+
+
+def _subject(subject: Subject) -> dict[str, Any]:
+    photos = [
+        {
+            "image": _picture(image),
+            "overlay": _picture(overlay(image, mask)),
+            "file": file,
+            "coverage": f"{coverage(mask):.0%}",
+        }
+        for image, mask, file in zip(subject.images, subject.masks, subject.files, strict=True)
+    ]
+    return {"word": subject.word, "category": subject.category, "photos": photos}
+
+
+def _comparison(item: Comparison) -> dict[str, Any]:
+    note = f"(read as “{item.before_prompt}”)" if item.before_prompt else ""
+    sides = [("Before", item.before, note), ("After", item.after, "")]
+    shown = [
+        {"label": label, "source": _film(video), "note": text}
+        for label, video, text in sides
+        if video is not None
+    ]
+    return {"prompt": item.prompt, "sides": shown}
+
+
+def _attention(view: AttentionView) -> dict[str, Any]:
+    words = [
+        {"word": word, "source": _film(video), "strip": _picture(video.sheet(), _STRIP_SIDE)}
+        for word, video in view.words.items()
+    ]
+    return {"prompt": view.prompt, "words": words}
+
+
+def _film(video: Video) -> str:
+    # Toy-sized frames are enlarged: H.264 halves the colours' resolution.
+    return data_uri(video, scale=min(3, max(1, round(_FILM_WIDTH / video.size[1]))))
+
+
+def _picture(image: NDArray[np.uint8], side: int = _PICTURE_SIDE) -> str:
+    picture = Image.fromarray(image)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    memory = io.BytesIO()
+    picture.save(memory, format="JPEG", quality=_JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(memory.getvalue()).decode()}"
+
+
+def _table(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Columns as given; rows for the known measures, then for other numbers, then subjects."""
+    if not metrics:
+        return None
+    columns = list(metrics)
+    rows = [
+        _row(name, [metrics[column].get(name) for column in columns]) for name in _names(metrics)
+    ]
+    for subject in _keys(metrics[column].get("per_subject", {}) for column in columns):
+        scores = [metrics[column].get("per_subject", {}).get(subject, {}) for column in columns]
+        row = _row("dino_i", [score.get("dino_i") for score in scores])
+        rows.append(row | {"label": f"Identity match of {subject}", "meaning": ""})
+    return {"columns": columns, "rows": rows, "changes": len(columns) == 2}
+
+
+def _names(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    present = _keys(metrics.values())
+    known = [name for name in _MEASURES if name in present]
+    others = [name for name in present if name not in _MEASURES and name not in _UNSHOWN]
+    return known + [
+        name for name in others if any(_is_number(scores.get(name)) for scores in metrics.values())
+    ]
+
+
+def _row(name: str, values: Sequence[float | None]) -> dict[str, Any]:
+    label, meaning = _MEASURES.get(name, (name, ""))
+    first, last = values[0], values[-1]
+    known = first is not None and last is not None
+    change = last - first if first is not None and last is not None else 0.0
+    return {
+        "label": label,
+        "meaning": meaning,
+        "cells": [_number(value) for value in values],
+        "change": f"{change:+.3f}" if known else "–",
+        "better": known and change >= 0.0005 and name not in _NEITHER_WAY_BETTER,
+    }
+
+
+def _number(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else "–"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _keys(mappings: Any) -> list[str]:
+    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
+
+
+# The chart: values become places on a drawing of WIDTH x HEIGHT units, y pointing down.
+
+_WIDTH, _HEIGHT = 420, 220
+_LEFT, _TOP, _BOTTOM = 56, 10, 24
+_MOST_POINTS = 240
+_SMOOTHING = 0.05
+_NEAR = 1e-12
+
+
+@dataclass(frozen=True)
+class _Mark:
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """A drawn loss; `raw` and `smooth` are SVG point lists."""
+
+    name: str
+    summary: str
+    raw: str
+    smooth: str
+    rows: list[_Mark]
+    columns: list[_Mark]
+    width: int = _WIDTH
+    height: int = _HEIGHT
+    left: int = _LEFT
+
+
+def _chart(name: str, values: Sequence[tuple[int, float]]) -> _Chart | None:
+    """Draw one loss; None if fewer than two of its values are finite."""
+    steps = np.array([step for step, value in values if math.isfinite(value)], dtype=np.float64)
+    losses = np.array([value for _, value in values if math.isfinite(value)], dtype=np.float64)
+    if len(losses) < 2:
+        return None
+    smooth = _running_mean(losses)
+    steps, losses, smooth = _thinned(steps), _thinned(losses), _thinned(smooth)
+    low, high = _span(losses)
+    marks = _marks(low, high)
+    x = _LEFT + (steps - steps[0]) / max(float(np.ptp(steps)), _NEAR) * (_WIDTH - _LEFT)
+    return _Chart(
+        name=name,
+        summary=f"from {smooth[0]:.3g} to {smooth[-1]:.3g} over {steps[-1]:g} steps",
+        raw=_points(x, _height(losses, low, high)),
+        smooth=_points(x, _height(smooth, low, high)),
+        rows=[_Mark(float(_height(np.array(m), low, high)), f"{m:.4g}") for m in marks],
+        columns=[
+            _Mark(_LEFT, f"step {steps[0]:g}"),
+            _Mark(_WIDTH, f"{steps[-1]:g}"),
+        ],
+    )
+
+
+def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Exponential mean that starts at the plain mean of what it has seen (Adam's correction)."""
+    total, weight, means = 0.0, 0.0, []
+    for value in values:
+        total += _SMOOTHING * (float(value) - total)
+        weight += _SMOOTHING * (1 - weight)
+        means.append(total / weight)
+    return np.array(means)
+
+
+def _thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    if len(values) <= _MOST_POINTS:
+        return values
+    edges = np.linspace(0, len(values), _MOST_POINTS + 1).astype(int)
+    means = np.array([values[start:end].mean() for start, end in pairwise(edges)])
+    means[0], means[-1] = values[0], values[-1]
+    return means
+
+
+def _span(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    # A loss that is nearly always small keeps 0 in sight; a flat one still needs a height.
+    low = 0.0 if 0 < low < 0.5 * high else low
+    return (low, high) if high - low > _NEAR else (low - 0.5, high + 0.5)
+
+
+def _marks(low: float, high: float) -> list[float]:
+    """Three to six round numbers within [low, high]."""
+    rough = (high - low) / 4
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = unit * next(factor for factor in (1, 2, 5, 10) if factor * unit >= rough - _NEAR)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(index * step, 12) + 0.0 for index in range(first, last + 1)]
+
+
+def _height(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    scaled = (values - low) / (high - low)
+    return np.round(_HEIGHT - _BOTTOM - scaled * (_HEIGHT - _BOTTOM - _TOP), 1)
+
+
+def _points(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
+    return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))

@@ -1,0 +1,105 @@
+"""The folder of one run: what its files are called, and who may write there.
+
+    recipe.toml            everything the run was made of
+    masks/                 every mask drawn over its photo, and coverage.json
+    checkpoints/<step>/    to go on from
+    losses.jsonl           one line a step
+    previews/<step>.mp4    if the recipe asks for previews
+    adapter.safetensors    what was learned
+    report.html            all of it to look at
+
+Nothing is trained here. The checkpoints and the loss log are written by `customvideo.training`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from customvideo.errors import ConfigError, StorageError, UserError
+from customvideo.training.checkpoint import newest_valid
+from customvideo.training.interrupt import Interrupted
+from customvideo.training.progress import read_losses
+
+__all__ = [
+    "ADAPTER",
+    "CHECKPOINTS",
+    "MASKS",
+    "PREVIEWS",
+    "RECIPE",
+    "REPORT",
+    "Say",
+    "claim",
+    "loss_curves",
+    "undone_on_error",
+]
+
+Say = Callable[[str], None]
+"""Where a line of progress goes."""
+
+ADAPTER, RECIPE, REPORT = "adapter.safetensors", "recipe.toml", "report.html"
+CHECKPOINTS, MASKS, PREVIEWS = "checkpoints", "masks", "previews"
+_LOSSES = "losses.jsonl"
+_BEGUN = (RECIPE, MASKS, CHECKPOINTS, _LOSSES, "tensorboard")
+"""What a run that never came to its first checkpoint may have left: nothing to be missed."""
+
+
+def claim(out: Path, resume: bool) -> None:
+    """Check that `out` is free for a new run, or holds one to resume; it changes nothing.
+
+    Raises:
+        ConfigError: there is a run to protect, none to resume, or something else in the folder.
+        StorageError: `out` is a file.
+    """
+    begun = newest_valid(out / CHECKPOINTS).newest is not None
+    if resume:
+        if not begun:
+            raise ConfigError(
+                f"There is nothing to resume in '{out}', which holds no whole checkpoint; leave "
+                "out --resume to start anew."
+            )
+        return
+    if out.exists() and not out.is_dir():
+        raise StorageError(f"'{out}' is a file, not a folder for a run; choose another --out.")
+    found = {path.name for path in out.glob("[!.]*")}
+    if begun or ADAPTER in found:
+        raise ConfigError(
+            f"'{out}' already holds a run; add --resume to go on with it, or choose another --out."
+        )
+    if found - set(_BEGUN):
+        raise ConfigError(f"The folder '{out}' is not empty; choose a new one with --out.")
+
+
+@contextmanager
+def undone_on_error(out: Path) -> Iterator[None]:
+    """Remove what a run wrote to `out` if it ends in an error before its first checkpoint."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except UserError:
+        if newest_valid(out / CHECKPOINTS).newest is None:
+            _clear(out)
+        raise
+
+
+def loss_curves(out: Path) -> dict[str, list[tuple[int, float]]]:
+    """The losses of the run in `out`, by part: (step, value) pairs."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for line in read_losses(out / _LOSSES):
+        for name, value in {"loss": line["loss"], **line["parts"]}.items():
+            curves.setdefault(name, []).append((line["step"], value))
+    return curves
+
+
+def _clear(out: Path) -> None:
+    for name in _BEGUN:
+        path = out / name
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    if out.is_dir() and not any(out.iterdir()):
+        out.rmdir()

@@ -1,0 +1,159 @@
+"""Videos from prompts, into files: what `customvideo generate` does.
+
+How a video is drawn is `customvideo.generation`; here prompts and seeds become numbered files and
+an adapter finds its backbone again.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from customvideo import generation
+from customvideo.adapters.adapter import Adapter
+from customvideo.attention.draw import draw_words
+from customvideo.backbones.base import BACKBONES, Backbone, load_backbone
+from customvideo.config import default_recipe, load_recipe
+from customvideo.errors import AdapterError, ConfigError
+from customvideo.files import ensure_dir
+from customvideo.generation import SamplingConfig
+from customvideo.runs.folder import RECIPE, Say
+from customvideo.settings import validated
+from customvideo.video import Video
+
+__all__ = ["GeneratePlan", "backbone_for", "generate", "sampling_for", "watchable_scale"]
+
+_FORMATS = (".mp4", ".gif", ".png")
+_WATCHABLE = 384
+"""Videos narrower than this many pixels are enlarged in files made for people."""
+
+
+@dataclass(frozen=True)
+class GeneratePlan:
+    """Videos to make: every prompt with every seed. `sampling` holds keys of `SamplingConfig`,
+    `size` is `HxW` in pixels; without an adapter the base model is asked."""
+
+    prompts: Sequence[str]
+    out: Path
+    adapter: Path | None = None
+    seeds: Sequence[int] = (0,)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    size: str | None = None
+    backbone: str | None = None
+    attention: bool = False
+    device: str = "auto"
+
+
+def generate(plan: GeneratePlan, say: Say) -> list[Path]:
+    """Make the plan's videos and return their files, numbered if there are several.
+
+    Raises:
+        UserError: a prompt, setting, adapter, backbone or place cannot be used.
+    """
+    work = list(product(plan.prompts, plan.seeds))
+    targets = _targets(plan.out, len(work))
+    sampling = {**plan.sampling, **_size(plan.size)}
+    validated(SamplingConfig, sampling)
+    adapter = None if plan.adapter is None else Adapter.load(plan.adapter)
+    if plan.attention and adapter is None:
+        raise ConfigError("--attention draws learned words; give the --adapter that has them.")
+    backbone = backbone_for(plan.adapter, adapter, plan.backbone, plan.device)
+    options = sampling_for(backbone, sampling)
+    for target, (prompt, seed) in zip(targets, work, strict=True):
+        began = time.monotonic()
+        if plan.attention and adapter is not None:
+            video = _with_attention(backbone, adapter, (prompt, seed, options), target)
+        else:
+            video = generation.generate(backbone, adapter, prompt, seed=seed, options=options)
+        video.save(target, scale=1 if plan.size else watchable_scale(video))
+        say(f"Wrote '{target}' ({time.monotonic() - began:.1f} s): {prompt}, seed {seed}")
+    return targets
+
+
+def backbone_for(
+    path: Path | None, adapter: Adapter | None, name: str | None, device: str
+) -> Backbone:
+    """Load the backbone called `name`, or the one the adapter at `path` was made for.
+
+    An adapter's header names no folder, so a backbone that is one is looked up in the recipe
+    beside the adapter.
+
+    Raises:
+        AdapterError: the adapter's backbone cannot be found, or is not the one called `name`.
+        BackboneError: it cannot be loaded.
+    """
+    if name is None:
+        name = "toybox" if adapter is None or path is None else _backbone_name(path, adapter)
+    backbone = load_backbone(name, device)
+    if adapter is not None:
+        adapter.check_fits(backbone)
+    return backbone
+
+
+def sampling_for(backbone: Backbone, keys: Mapping[str, Any]) -> SamplingConfig:
+    """The packaged recipe's sampling on `backbone`, with `keys` changed.
+
+    Raises:
+        ConfigError: an unknown key, or a value that does not fit.
+    """
+    usual = default_recipe(backbone=backbone.name).sampling
+    return validated(SamplingConfig, {**usual.model_dump(), **keys})
+
+
+def watchable_scale(video: Video) -> int:
+    """By how much to enlarge a video of toy size so that people can watch it."""
+    return max(1, _WATCHABLE // video.size[1])
+
+
+def _targets(out: Path, count: int) -> list[Path]:
+    """`video.mp4`, or `video-1.mp4`, `video-2.mp4`, …"""
+    if out.suffix.lower() not in _FORMATS:
+        raise ConfigError(
+            f"Cannot tell the format of '{out}'; end its name with one of {', '.join(_FORMATS)}."
+        )
+    ensure_dir(out.parent)
+    digits = len(str(count))
+    return [
+        out if count == 1 else out.with_stem(f"{out.stem}-{index:0{digits}d}")
+        for index in range(1, count + 1)
+    ]
+
+
+def _size(text: str | None) -> dict[str, int]:
+    if text is None:
+        return {}
+    found = re.fullmatch(r"(\d+)[xX×](\d+)", text)
+    if found is None:
+        raise ConfigError(f"Cannot read the size '{text}'; write height x width, such as 320x576.")
+    return {"height": int(found[1]), "width": int(found[2])}
+
+
+def _backbone_name(path: Path, adapter: Adapter) -> str:
+    name = adapter.header.backbone
+    if name in BACKBONES or "/" in name:
+        return name
+    recipe = path.parent / RECIPE
+    if recipe.is_file():
+        return load_recipe(recipe).backbone
+    raise AdapterError(
+        f"'{path}' was made for the backbone '{name}', which is a folder somewhere; say where with "
+        "--backbone."
+    )
+
+
+def _with_attention(
+    backbone: Backbone, adapter: Adapter, work: tuple[str, int, SamplingConfig], target: Path
+) -> Video:
+    """The video, after one with every learned word's attention is written beside `target`."""
+    prompt, seed, options = work
+    video, maps = generation.generate_with_attention(
+        backbone, adapter, prompt, seed=seed, options=options
+    )
+    drawn = draw_words(video, maps, scale=watchable_scale(video))
+    drawn.save(target.with_stem(f"{target.stem}-attention"))
+    return video

@@ -1,0 +1,125 @@
+"""Scores of an adapter, into a file: what `customvideo evaluate` does.
+
+What a score is, is decided in `customvideo.evaluation`; here videos are made, judged and the
+numbers written down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from customvideo import generation
+from customvideo.adapters.adapter import Adapter
+from customvideo.backbones.base import Backbone
+from customvideo.errors import SubjectError
+from customvideo.evaluation import evaluate as judging
+from customvideo.evaluation.encoders import resolve_encoder
+from customvideo.evaluation.evaluate import Encoders
+from customvideo.files import ensure_dir, write_text
+from customvideo.runs.folder import Say
+from customvideo.runs.making import backbone_for, sampling_for
+from customvideo.subjects.prompt import LearnedWord, Prompt, list_subjects
+from customvideo.subjects.subject import SubjectSpec, load_subjects
+from customvideo.video import Video
+
+__all__ = ["EvaluatePlan", "encoders_for", "evaluate", "standard_prompts"]
+
+
+@dataclass(frozen=True)
+class EvaluatePlan:
+    """An adapter to score. Empty `prompts` means a few about all subjects; `encoders` play CLIP's
+    and DINO's parts: `NAME` or `NAME=MODEL`, None for those that suit the backbone."""
+
+    adapter: Path
+    out: Path
+    subjects: Sequence[str]
+    prompts: Sequence[str] = ()
+    seeds: Sequence[int] = (0,)
+    backbone: str | None = None
+    encoders: tuple[str | None, str | None] = (None, None)
+    segmenter: str = "grabcut"
+    device: str = "auto"
+
+
+def evaluate(plan: EvaluatePlan, say: Say) -> dict[str, Any]:
+    """Make videos of the plan's prompts, score them, write the scores as JSON and return them.
+
+    Raises:
+        UserError: a prompt, photo, adapter, backbone, encoder or place cannot be used.
+    """
+    adapter = Adapter.load(plan.adapter)
+    specs = _known(plan.subjects, adapter.words)
+    given = [word for word in adapter.words if word.name in {spec.name for spec in specs}]
+    texts = plan.prompts or standard_prompts(given)
+    prompts = [Prompt(text, adapter.words) for text in texts]
+    _require_photos(prompts, given)
+    ensure_dir(plan.out.parent)
+    backbone = backbone_for(plan.adapter, adapter, plan.backbone, plan.device)
+    encoders = encoders_for(backbone, *plan.encoders)
+    subjects = load_subjects(specs, plan.segmenter, backbone.known_nouns)
+    options = sampling_for(backbone, {})
+    work = list(product(prompts, plan.seeds))
+    videos: list[Video] = []
+    for prompt, seed in work:
+        say(f"Making {len(videos) + 1} of {len(work)}: {prompt.text}, seed {seed}")
+        videos.append(
+            generation.generate(backbone, adapter, prompt.text, seed=seed, options=options)
+        )
+    scores = judging.evaluate(videos, [prompt for prompt, _ in work], subjects, encoders)
+    result = {**scores.to_dict(), "prompts": list(texts), "seeds": list(plan.seeds)}
+    write_text(plan.out, json.dumps(result, indent=2) + "\n")
+    for name, value in scores.summary().items():
+        say(f"{name:>18}  {'-' if value is None else f'{value:.3f}'}")
+    say(f"Wrote '{plan.out}'.")
+    return result
+
+
+def encoders_for(backbone: Backbone, clip: str | None = None, dino: str | None = None) -> Encoders:
+    """The encoders called so, `NAME` or `NAME=MODEL`; None for those that suit `backbone`.
+
+    Raises:
+        EvaluationError: a name is unknown, or a model cannot be loaded.
+    """
+    kind = "toybox-" if backbone.name == "toybox" else ""
+    return Encoders(_encoder(clip or f"{kind}clip"), _encoder(dino or f"{kind}dino"))
+
+
+def standard_prompts(words: Sequence[LearnedWord]) -> list[str]:
+    """A few plain prompts about all subjects together."""
+    subjects = list_subjects(words)
+    return [subjects, f"{subjects} on the beach", f"{subjects} running in the snow"]
+
+
+def _encoder(text: str) -> Any:
+    name, _, model = text.partition("=")
+    return resolve_encoder(name, model or None)
+
+
+def _require_photos(prompts: Sequence[Prompt], given: Sequence[LearnedWord]) -> None:
+    """Refuse, before any video is made, prompts about subjects without photos to compare with."""
+    for prompt in prompts:
+        names = [word.word for word in prompt.mentioned if word not in given]
+        if strangers := [*names, *prompt.unknown]:
+            raise SubjectError(
+                f"The prompt '{prompt.text}' mentions {strangers[0]}, whose photos are not given; "
+                "add them with --subject, or leave the word out."
+            )
+
+
+def _known(texts: Sequence[str], words: Sequence[LearnedWord]) -> list[SubjectSpec]:
+    """The subjects described by `texts`, which the adapter must have learned as `words`."""
+    categories = {word.name: word.category for word in words}
+    specs = [SubjectSpec.parse(text) for text in texts]
+    for spec in specs:
+        if spec.name not in categories:
+            learned = ", ".join(word.word for word in words)
+            raise SubjectError(
+                f"The adapter has no word '<{spec.name}>', only {learned}; give the subjects it "
+                "was trained on."
+            )
+    return [replace(spec, category=spec.category or categories[spec.name]) for spec in specs]

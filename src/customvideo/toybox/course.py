@@ -1,0 +1,148 @@
+"""One training course of the toybox recipe: AdamW, cosine rate, weight average, log, resume.
+
+Knows nothing of what is learned: a stage passes modules and a function from the step number to
+losses. This is the recipe's own small loop; customizing a model is `customvideo.training`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from customvideo.files import atomic_path, ensure_dir
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How long and how fast one stage learns."""
+
+    name: str
+    steps: int
+    learning_rate: float
+    warmup: int = 100
+    """Steps of linear warm-up; the rate then falls to zero along a cosine."""
+    ema: float = 0.998
+    """Decay of the weight average; the average is what a stage leaves behind."""
+    save_minutes: float = 5.0
+    log_every: int = 25
+
+    def rate(self, step: int) -> float:
+        """Learning rate at `step`, counted from 0."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+class Runner:
+    """State of one course; `run` brings it to its last step, from wherever it was stopped."""
+
+    def __init__(self, course: Course, modules: nn.ModuleDict, folder: Path) -> None:
+        self.course, self.modules, self.folder = course, modules, folder
+        self.step = 0
+        self.parameters = dict(modules.named_parameters())
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=course.learning_rate, betas=(0.9, 0.99), weight_decay=1e-2
+        )
+        ensure_dir(folder)
+
+    @property
+    def state_path(self) -> Path:
+        """Where a stopped course keeps weights, averages and optimizer state."""
+        return self.folder / f"{self.course.name}-state.safetensors"
+
+    @property
+    def result_path(self) -> Path:
+        """Where a finished course leaves its averaged weights."""
+        return self.folder / f"{self.course.name}.safetensors"
+
+    def run(self, losses: Callable[[int], Losses], progress: Callable[[str], None]) -> None:
+        """Train to the end, or do nothing if the result is already there; then load the average."""
+        if not self.result_path.exists():
+            self._resume()
+            self._train(losses, progress)
+            with atomic_path(self.result_path) as temporary:
+                save_file({k: v.contiguous() for k, v in self.average.items()}, temporary)
+            self.state_path.unlink(missing_ok=True)
+        self.modules.load_state_dict(load_file(self.result_path), strict=False)
+
+    def _train(self, losses: Callable[[int], Losses], progress: Callable[[str], None]) -> None:
+        began, saved = time.monotonic(), time.monotonic()
+        first, sums = self.step, {}
+        while self.step < self.course.steps:
+            parts = self._one_step(losses)
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+            if self.step % self.course.log_every == 0:
+                seconds = (time.monotonic() - began) / (self.step - first)
+                self._log(sums, seconds, progress)
+                sums = {}
+            if time.monotonic() - saved > 60 * self.course.save_minutes:
+                self._save()
+                saved = time.monotonic()
+
+    def _one_step(self, losses: Callable[[int], Losses]) -> Losses:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.course.rate(self.step)
+        parts = losses(self.step)
+        total = torch.stack(list(parts.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        self._average()
+        return {name: value.detach() for name, value in parts.items()}
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.course.ema, (1 + self.step) / (10 + self.step))
+        averages, current = list(self.average.values()), list(self.parameters.values())
+        torch._foreach_lerp_(averages, current, 1 - decay)
+
+    def _log(self, sums: dict[str, float], seconds: float, progress: Callable[[str], None]) -> None:
+        means = {name: round(value / self.course.log_every, 6) for name, value in sums.items()}
+        row = {"course": self.course.name, "step": self.step, "seconds_per_step": round(seconds, 4)}
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as log:
+            log.write(json.dumps(row | means) + "\n")
+        left = (self.course.steps - self.step) * seconds / 60
+        shown = " ".join(f"{name} {value:.4f}" for name, value in means.items())
+        progress(
+            f"{self.course.name} {self.step}/{self.course.steps} {shown} ({left:.1f} min left)"
+        )
+
+    def _save(self) -> None:
+        state: dict[str, Tensor] = {"step": torch.tensor(self.step)}
+        for index, (name, parameter) in enumerate(self.parameters.items()):
+            state[f"model.{name}"] = parameter.detach()
+            state[f"average.{name}"] = self.average[name]
+            for key, value in self.optimizer.state[parameter].items():
+                state[f"optimizer.{index}.{key}"] = value
+        with atomic_path(self.state_path) as temporary:
+            save_file({k: v.contiguous().clone() for k, v in state.items()}, temporary)
+
+    def _resume(self) -> None:
+        if not self.state_path.exists():
+            return
+        state = load_file(self.state_path)
+        self.step = int(state["step"])
+        with torch.no_grad():
+            for index, (name, parameter) in enumerate(self.parameters.items()):
+                parameter.copy_(state[f"model.{name}"])
+                self.average[name].copy_(state[f"average.{name}"])
+                prefix = f"optimizer.{index}."
+                keys = [key for key in state if key.startswith(prefix)]
+                self.optimizer.state[parameter] = {
+                    key.removeprefix(prefix): state[key] for key in keys
+                }

@@ -1,0 +1,121 @@
+"""The rendered training set: shards of frames and label maps on disk, worlds rebuilt from seeds.
+
+A shard stores only what is slow to make (pixels). Captions are drawn afresh from the world at
+every step, so one picture is seen under many descriptions. Nothing here trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from customvideo.files import atomic_path, ensure_dir
+from customvideo.toybox.captions import caption
+from customvideo.toybox.customstudio import held_out
+from customvideo.toybox.models import SIZE
+from customvideo.toybox.render import render
+from customvideo.toybox.world import World, sample_individual, sample_world
+
+SHARD = 250
+"""Worlds per shard: small enough that a stopped rendering loses under half a minute."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of the training set.
+
+    `kind` "mixed" draws one to four subjects a world; "views" draws lone subjects, each twice in
+    a row (worlds 2k and 2k+1 show one individual under different light, view and place).
+    """
+
+    name: str
+    count: int
+    frames: int
+    kind: str = "mixed"
+
+    def world(self, seed: int, index: int) -> World:
+        """World number `index`; a pure function of the arguments."""
+        rng = np.random.default_rng([seed, _code(self.name), index])
+        if self.kind == "mixed":
+            return sample_world(rng)
+        same = np.random.default_rng([seed, _code(self.name), index // 2, 7])
+        return sample_world(rng, individuals=[sample_individual(same)])
+
+
+def _code(name: str) -> int:
+    return int.from_bytes(name.encode(), "big") % (2**31)
+
+
+@dataclass
+class Shelf:
+    """A split in memory.
+
+    `frames` uint8 (world, frame, height, width, 3); `labels` uint8 (world, frame, height, width),
+    0 for background and k+1 for the world's subject k.
+    """
+
+    worlds: list[World]
+    frames: Tensor
+    labels: Tensor
+
+    def captions(self, indices: list[int], rng: np.random.Generator) -> list[str]:
+        """A fresh caption for each world in `indices`."""
+        return [caption(self.worlds[index], rng) for index in indices]
+
+    def coverage(self) -> Tensor:
+        """Share of each 8x8 cell covered by any subject, uint8 0..255 (world, frame, h, w)."""
+        cells = torch.nn.functional.avg_pool2d((self.labels > 0).float(), 8)
+        return (255 * cells).round().to(torch.uint8)
+
+
+def render_split(
+    split: Split, seed: int, folder: Path, device: str, progress: Callable[[str], None]
+) -> None:
+    """Render the shards of `split` that are not on disk yet."""
+    ensure_dir(folder)
+    for start in range(0, split.count, SHARD):
+        path = _shard_path(folder, split, start)
+        if path.exists():
+            continue
+        indices = range(start, min(start + SHARD, split.count))
+        clips = [_labelled(split.world(seed, i), split.frames, device) for i in indices]
+        frames, labels = (torch.stack(list(part)) for part in zip(*clips, strict=True))
+        with atomic_path(path) as temporary:
+            save_file({"frames": frames, "labels": labels}, temporary)
+        progress(f"{split.name}: {indices.stop} of {split.count} worlds rendered")
+
+
+def _labelled(world: World, frames: int, device: str) -> tuple[Tensor, Tensor]:
+    clip = render(world, frames=frames, height=SIZE[0], width=SIZE[1], device=device)
+    order = torch.arange(1, clip.masks.shape[1] + 1, device=clip.masks.device)
+    labels = (clip.masks * order[None, :, None, None]).amax(dim=1)
+    return clip.frames.cpu(), labels.to(torch.uint8).cpu()
+
+
+def _shard_path(folder: Path, split: Split, start: int) -> Path:
+    return folder / f"{split.name}-{split.frames}f-{start:06d}.safetensors"
+
+
+def load_split(split: Split, seed: int, folder: Path) -> Shelf:
+    """The part of `split` that lies on disk, whole shards from the first on.
+
+    Worlds with a look-alike of a CustomStudio subject are left out: what the benchmark asks a model
+    to learn from photos must not have been seen before.
+    """
+    shards = []
+    for start in range(0, split.count, SHARD):
+        path = _shard_path(folder, split, start)
+        if not path.exists():
+            break
+        shards.append(load_file(path))
+    frames = torch.cat([shard["frames"] for shard in shards])
+    labels = torch.cat([shard["labels"] for shard in shards])
+    worlds = [split.world(seed, index) for index in range(len(frames))]
+    kept = [i for i, world in enumerate(worlds) if not any(map(held_out, world.individuals))]
+    return Shelf([worlds[i] for i in kept], frames[kept], labels[kept])

@@ -1,0 +1,208 @@
+"""The toybox model's architecture: stock transformers and diffusers classes at miniature size.
+
+What every part looks like is decided here and nowhere else; training it is `pretrain.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, TextToVideoSDPipeline, UNet3DConditionModel
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from torch import nn
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    ViTConfig,
+    ViTModel,
+)
+
+SIZE = (64, 96)
+"""Height and width of a toybox frame, in pixels."""
+FRAMES = 8
+FPS = 8.0
+LATENT_CHANNELS = 16
+TEXT_WIDTH = 128
+MAX_LENGTH = 48
+JUDGE_SIZE = 64
+"""Side of the square picture the judges look at, in pixels."""
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+
+
+def byte_symbols() -> list[str]:
+    """The 256 printable stand-ins byte-level BPE gives to the 256 byte values."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    symbols = {byte: chr(byte) for byte in printable}
+    symbols |= {byte: chr(256 + index) for index, byte in enumerate(others)}
+    return [symbols[byte] for byte in range(256)]
+
+
+def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
+    """A CLIP tokenizer that knows each of `words` as one token and spells any other in bytes.
+
+    All 256 byte symbols are present, plain and ending a word, so no text can be unknown to it.
+    """
+    symbols = byte_symbols()
+    trainer = BpeTrainer(
+        vocab_size=100_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False
+    )
+    learner = Tokenizer(BPE())
+    learner.train_from_iterator(sorted(set(words)), trainer)
+    merges = [tuple(merge) for merge in _merges(learner)]
+    entries = [*symbols, *(symbol + "</w>" for symbol in symbols)]
+    entries += [left + right for left, right in merges]
+    vocabulary = {entry: index for index, entry in enumerate(dict.fromkeys([*entries, BOS, EOS]))}
+    return CLIPTokenizer(
+        vocab=vocabulary, merges=[tuple(m) for m in merges], model_max_length=MAX_LENGTH
+    )
+
+
+def _merges(tokenizer: Tokenizer) -> list[list[str]]:
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    return [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+
+
+def text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    """The text tower's shape; float32 because the stock pipeline mixes types otherwise."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=3 * TEXT_WIDTH,
+        projection_dim=TEXT_WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+
+
+def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
+    """The contrastive judge; its text tower is also where the denoiser's text encoder starts."""
+    vision = CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=384,
+        projection_dim=TEXT_WIDTH,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=JUDGE_SIZE,
+        patch_size=8,
+    )
+    text = text_config(tokenizer)
+    return CLIPModel(
+        CLIPConfig(
+            text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=TEXT_WIDTH
+        )
+    )
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """The denoiser's own text encoder."""
+    return CLIPTextModel(text_config(tokenizer))
+
+
+def build_dino() -> ViTModel:
+    """The identity judge: a small ViT whose class token is the feature."""
+    config = ViTConfig(
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=JUDGE_SIZE,
+        patch_size=8,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return ViTModel(config, add_pooling_layer=False)
+
+
+def build_autoencoder() -> AutoencoderKL:
+    """8x down, 16 channels; no attention in the middle, so it takes any size."""
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(24, 48, 64, 64),
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=SIZE[1],
+        scaling_factor=1.0,
+    )
+
+
+def build_denoiser() -> UNet3DConditionModel:
+    """ZeroScope's class with three levels; 8.9 million parameters."""
+    return UNet3DConditionModel(
+        sample_size=(SIZE[0] // 8, SIZE[1] // 8),
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        down_block_types=("CrossAttnDownBlock3D", "CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D", "CrossAttnUpBlock3D"),
+        block_out_channels=(96, 96, 96),
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=32,
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """ZeroScope's betas with a v target: one small net learns faint detail and bold shape alike."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of parameters in `module`."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def save_pipeline(folder: Path, parts: dict[str, Any]) -> None:
+    """Write the parts as a stock `TextToVideoSDPipeline` folder, weights in bfloat16.
+
+    The text encoder's config keeps saying float32: transformers loads by that word, diffusers
+    casts everything to float32, and a disagreement would mix types in the stock pipeline.
+    """
+    halves = {
+        name: part.to(torch.bfloat16) if isinstance(part, nn.Module) else part
+        for name, part in parts.items()
+    }
+    TextToVideoSDPipeline(**halves).save_pretrained(folder, safe_serialization=True)
+    _say_float32(folder / "text_encoder" / "config.json")
+
+
+def save_half(module: Any, folder: Path) -> None:
+    """Write a transformers model in bfloat16, with a config that says float32."""
+    module.to(torch.bfloat16).save_pretrained(folder, safe_serialization=True)
+    _say_float32(folder / "config.json")
+
+
+def _say_float32(config: Path) -> None:
+    values = json.loads(config.read_text(encoding="utf-8"))
+    values["dtype"] = "float32"
+    values.pop("torch_dtype", None)
+    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,264 @@
+"""From subjects to batches: scenes composed and encoded, prior rows drawn, noise and time added.
+
+Every draw is a pure function of (seed, stream, step, row), so a run stopped anywhere continues
+exactly, and four accumulated batches of one row are the rows of one batch of four. What a scene
+looks like is the method's decision; what the losses are is too.
+
+Axes: row, word, token, channel, frame, height, width as in `customvideo.methods.base`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from customvideo.adapters.adapter import Adapter
+from customvideo.backbones.base import Backbone
+from customvideo.errors import PromptError
+from customvideo.methods.base import Batch, Example, Method
+from customvideo.subjects.subject import Subject
+from customvideo.training.config import TrainerConfig
+from customvideo.training.prior import PriorPool
+
+__all__ = ["Batch", "Batches", "EncodedScene", "Pass", "ScenePool", "WordFinder", "Workshop"]
+
+# Streams keep draws apart that share a step and a row.
+_SCENES, _ROWS, _PRIOR, _CLIPS, _HELD_OUT = range(5)
+_ENCODED_TOGETHER = 8
+_PROBED = 8
+
+
+def row_rng(seed: int, stream: int, *index: int) -> np.random.Generator:
+    """The random generator of one draw; equal arguments, equal numbers."""
+    return np.random.default_rng([seed, stream, *index])
+
+
+def torch_rng(rng: np.random.Generator) -> torch.Generator:
+    """A torch generator (always on the CPU, so that a GPU sees the same noise) seeded by `rng`."""
+    return torch.Generator().manual_seed(int(rng.integers(2**63 - 1)))
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedScene:
+    """One training sample as latents.
+
+    Attributes:
+        latents: (channel, frame, height, width), float32.
+        masks: (word, height, width) at latent resolution, area-averaged, in [0, 1].
+        present: (word,) bool.
+        text: the prompt as the text encoder reads it.
+    """
+
+    latents: Tensor
+    masks: Tensor
+    present: Tensor
+    text: str
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What it takes to make a scene: who draws it, of whom, and who encodes it."""
+
+    backbone: Backbone
+    method: Method
+    subjects: Sequence[Subject]
+    canvas: tuple[int, int]
+    seed: int
+
+    @property
+    def frames(self) -> int:
+        """Frames of one of the method's samples."""
+        rng = row_rng(self.seed, _SCENES, 0)
+        return len(self.method.scenes(self.subjects, rng, self.canvas)[0].frames)
+
+    def make(self, stream: int, *index: int) -> list[EncodedScene]:
+        """The encoded scenes of one draw of the method."""
+        rng = row_rng(self.seed, stream, *index)
+        return self.encode(self.method.scenes(self.subjects, rng, self.canvas))
+
+    def make_many(self, stream: int, count: int) -> list[EncodedScene]:
+        """`count` encoded scenes, drawn one after the other and encoded a few at a time."""
+        examples: list[Example] = []
+        for index in range(count):
+            rng = row_rng(self.seed, stream, index)
+            examples += self.method.scenes(self.subjects, rng, self.canvas)
+        return [
+            scene
+            for start in range(0, count, _ENCODED_TOGETHER)
+            for scene in self.encode(examples[:count][start : start + _ENCODED_TOGETHER])
+        ]
+
+    def encode(self, examples: Sequence[Example]) -> list[EncodedScene]:
+        """Encode samples of one size together."""
+        frames = torch.from_numpy(np.stack([example.frames for example in examples]))
+        pixels = frames.permute(0, 1, 4, 2, 3).to(self.backbone.device, torch.float32)
+        latents = self.backbone.encode_frames(pixels / 127.5 - 1).float().cpu()
+        return [self._scene(*pair) for pair in zip(examples, latents, strict=True)]
+
+    def _scene(self, example: Example, latents: Tensor) -> EncodedScene:
+        masks = torch.from_numpy(example.masks)[None]
+        small = functional.interpolate(masks, size=tuple(latents.shape[-2:]), mode="area")[0]
+        mentioned = {word.name for word in example.prompt.mentioned}
+        present = torch.tensor([subject.name in mentioned for subject in self.subjects])
+        return EncodedScene(latents, small, present, example.prompt.encoded)
+
+
+class ScenePool:
+    """Scenes to train on: `count` made once and drawn from, or, for 0, a new one for every row."""
+
+    def __init__(self, workshop: Workshop, count: int) -> None:
+        self.workshop = workshop
+        self.scenes = workshop.make_many(_SCENES, count)
+        self.frames = workshop.frames
+
+    @property
+    def mean_masks(self) -> Tensor:
+        """Masks averaged over scenes (word, height, width): their sums are the mean areas."""
+        scenes = self.scenes or self.workshop.make_many(_SCENES, _PROBED)
+        return torch.stack([scene.masks for scene in scenes]).mean(dim=0)
+
+    def pick(self, rng: np.random.Generator, step: int, row: int) -> EncodedScene:
+        """The scene of one row of one step; `rng` is that row's generator."""
+        scenes = self.scenes or self.workshop.make(_SCENES, step, row)
+        return scenes[int(rng.integers(len(scenes)))]
+
+
+class WordFinder:
+    """Where the learned words stand in encoded texts; each text is tokenised once.
+
+    The adapter's words must be attached to the backbone whenever this is called.
+    """
+
+    def __init__(self, backbone: Backbone, adapter: Adapter) -> None:
+        self._backbone = backbone
+        self._adapter = adapter
+        self._known: dict[str, Tensor] = {}
+
+    def __call__(self, scenes: Sequence[EncodedScene]) -> Tensor:
+        """Weights (row, word, token): 1/n at a word's n positions, 0 elsewhere.
+
+        Raises:
+            PromptError: a text lost one of its words, because it is longer than the text encoder
+                reads.
+        """
+        return torch.stack([self._find(scene) for scene in scenes])
+
+    def _find(self, scene: EncodedScene) -> Tensor:
+        if scene.text not in self._known:
+            with torch.no_grad():
+                ids = self._backbone.encode_prompt([scene.text]).ids
+            weights = self._adapter.tokens.select(ids)[0].float().cpu()
+            if bool((scene.present & (weights.sum(dim=-1) < 1 - 1e-4)).any()):
+                raise PromptError(
+                    f"The training prompt '{scene.text}' is too long for the text encoder of "
+                    f"'{self._backbone.name}'; use fewer subjects or fewer vectors a word."
+                )
+            self._known[scene.text] = weights
+        return self._known[scene.text]
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One forward and backward: a batch, and the share of its loss in the step's loss."""
+
+    batch: Batch
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One row before batching: a clean sample, its draw of noise and time, and its kind."""
+
+    scene: EncodedScene
+    noise: Tensor
+    time: Tensor
+    prior: bool
+
+
+class Batches:
+    """All batches of a run, addressed by step and accumulation index instead of streamed."""
+
+    def __init__(
+        self,
+        pool: ScenePool,
+        words: WordFinder,
+        prior: PriorPool | None,
+        config: TrainerConfig,
+    ) -> None:
+        self._pool = pool
+        self._words = words
+        self._prior = prior
+        self._config = config
+        self._noise = pool.workshop.backbone.noise
+
+    def passes(self, step: int, micro: int) -> list[Pass]:
+        """The forwards of accumulation index `micro` of `step`.
+
+        Prior pictures join the scenes when their latents have the same size, else they get a
+        forward of their own; a prior clip always does, once a step and with full weight.
+        """
+        size = self._config.batch_size
+        scenes = [self._instance_row(step, micro * size + row) for row in range(size)]
+        pictures = self._prior_rows(step, micro)
+        together = pictures and pictures[0].noise.shape == scenes[0].noise.shape
+        parts = [scenes + pictures] if together else [scenes, pictures]
+        passes = [Pass(self._batch(part), 1 / self._config.accumulation) for part in parts if part]
+        if micro == 0 and self._prior is not None and self._prior.clips_at(step):
+            passes.append(Pass(self._batch([self._prior_row(_CLIPS, step, clip=True)]), 1.0))
+        return passes
+
+    def held_out(self) -> Batch:
+        """A fixed batch of scenes never trained on, to score checkpoints by.
+
+        Its times are spread evenly over the noise process, so that few rows cover it.
+        """
+        workshop, count = self._pool.workshop, self._config.held_out
+        rows = [
+            self._row(scene, row_rng(self._config.seed, _HELD_OUT, count, index), prior=False)
+            for index, scene in enumerate(workshop.make_many(_HELD_OUT, count))
+        ]
+        spread = (torch.arange(count) + 0.5) / count * self._noise.num_times
+        return replace(self._batch(rows), times=spread.long())
+
+    def _instance_row(self, step: int, row: int) -> _Row:
+        rng = row_rng(self._config.seed, _ROWS, step, row)
+        return self._row(self._pool.pick(rng, step, row), rng, prior=False)
+
+    def _prior_rows(self, step: int, micro: int) -> list[_Row]:
+        if self._prior is None:
+            return []
+        count = self._prior.plan.rows
+        return [self._prior_row(_PRIOR, step, micro * count + row) for row in range(count)]
+
+    def _prior_row(self, stream: int, *index: int, clip: bool = False) -> _Row:
+        assert self._prior is not None
+        rng = row_rng(self._config.seed, stream, *index)
+        text, latents = self._prior.draw(rng, clip=clip)
+        words = len(self._pool.workshop.subjects)
+        masks = torch.zeros(words, *latents.shape[-2:])
+        absent = torch.zeros(words, dtype=torch.bool)
+        return self._row(EncodedScene(latents, masks, absent, text), rng, prior=True)
+
+    def _row(self, scene: EncodedScene, rng: np.random.Generator, *, prior: bool) -> _Row:
+        generator = torch_rng(rng)
+        time = self._noise.draw_times(1, generator)
+        noise = torch.randn(scene.latents.shape, generator=generator)
+        return _Row(scene, noise, time, prior)
+
+    def _batch(self, rows: Sequence[_Row]) -> Batch:
+        scenes = [row.scene for row in rows]
+        return Batch(
+            latents=torch.stack([scene.latents for scene in scenes]),
+            noise=torch.stack([row.noise for row in rows]),
+            times=torch.cat([row.time for row in rows]),
+            texts=tuple(scene.text for scene in scenes),
+            words=self._words(scenes),
+            masks=torch.stack([scene.masks for scene in scenes]),
+            present=torch.stack([scene.present for scene in scenes]),
+            prior=torch.tensor([row.prior for row in rows]),
+        )

@@ -1,0 +1,71 @@
+"""The trainer's settings. What a method learns, and how its losses weigh, is the method's own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from customvideo.settings import Settings
+
+__all__ = ["FREE_ON_RESUME", "Precision", "TrainerConfig"]
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Side = Annotated[int, Field(ge=8)]
+
+
+def _pair(value: object) -> object:
+    # TOML and JSON know lists only.
+    return tuple(value) if isinstance(value, list) else value
+
+
+class TrainerConfig(Settings):
+    """How long, how fast and how safely to train.
+
+    The defaults suit ZeroScope-sized models. The paper (arXiv 2401.09962) was not available in
+    full: where a comment names no source, the value is this project's choice.
+    """
+
+    steps: int = Field(default=500, ge=1)
+    """Optimizer steps (diffusers' Custom Diffusion example takes 500 for several concepts)."""
+    batch_size: int = Field(default=2, ge=1)
+    """Composed scenes per forward; class-prior rows come on top."""
+    accumulation: int = Field(default=1, ge=1)
+    """Forwards per optimizer step: 4 times 1 row trains like once 4 rows, in less memory."""
+    learning_rate: float = Field(default=4e-5, gt=0)
+    """For the key and value weights (effective rate of diffusers' Custom Diffusion example)."""
+    word_learning_rate: float = Field(default=4e-5, gt=0)
+    """For the learned words. A small model wants about a hundred times more of both."""
+    warmup: int = Field(default=0, ge=0)
+    """Steps over which both rates rise linearly; constant afterwards, so `steps` may grow."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    weight_decay: float = Field(default=1e-2, ge=0)
+    """AdamW's, on key and value weights, where it pulls towards the base model; never on words."""
+    precision: Precision = "auto"
+    """Mixed precision of the forward; "auto" is bf16 on a GPU that has it and fp32 on a CPU."""
+    seed: int = Field(default=0, ge=0)
+    """Fixes every draw: row r of step s depends on (seed, s, r) and on nothing before it."""
+    canvas: Annotated[tuple[Side, Side], BeforeValidator(_pair)] | None = None
+    """Training size (height, width) in pixels; the backbone's own size if absent."""
+    pool: int = Field(default=64, ge=0)
+    """Scenes composed and encoded once and drawn from afterwards, with fresh noise and time at
+    each use; 0 composes and encodes anew for every row."""
+    held_out: int = Field(default=4, ge=0)
+    """Scenes kept aside to score checkpoints on; 0 keeps no best checkpoint."""
+    checkpoint_every: int = Field(default=100, ge=0)
+    """Steps between checkpoints; 0 saves only at the end."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Newest checkpoints kept, besides the best."""
+    preview_every: int = Field(default=0, ge=0)
+    """Steps between previews; 0 for none. A checkpoint is saved before each."""
+    tracker: Literal["none", "tensorboard"] = "none"
+    """Where to log besides the progress bar and `losses.jsonl`."""
+    prior_cache: str = ""
+    """Folder for class-prior samples, shared by all runs; empty for the user's cache folder."""
+
+
+FREE_ON_RESUME = frozenset(
+    {"steps", "checkpoint_every", "keep_checkpoints", "preview_every", "tracker", "prior_cache"}
+)
+"""Settings that may change when a run is resumed: none of them moves its trajectory."""

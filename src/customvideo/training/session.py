@@ -1,0 +1,230 @@
+"""One run's moving parts: an optimizer step, a held-out score, and all state a resume needs.
+
+It decides nothing about when: steps, checkpoints, previews and interruptions are the trainer's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from customvideo.adapters.adapter import Adapter
+from customvideo.attention.site import AttentionSite
+from customvideo.attention.tape import Tape, watch
+from customvideo.backbones.base import Backbone
+from customvideo.errors import ConfigError
+from customvideo.methods.base import Batch, Method
+from customvideo.training.batch import Batches, Pass
+from customvideo.training.checkpoint import OPTIMIZER, RNG, Checkpoint, save_checkpoint
+from customvideo.training.config import TrainerConfig
+from customvideo.training.learner import Learner
+from customvideo.training.optimizer import build_optimizer, read_state, set_rates, write_state
+from customvideo.training.progress import StepReport
+
+__all__ = ["Session", "Task", "build_accelerator", "resolve_precision"]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is trained: the model, the method's adapter for it, and where the losses look."""
+
+    backbone: Backbone
+    method: Method
+    adapter: Adapter
+    sites: Sequence[AttentionSite]
+
+
+class Session:
+    """The state of a run and the ways it changes. The adapter is attached by the caller."""
+
+    def __init__(
+        self, task: Task, batches: Batches, config: TrainerConfig, accelerator: Accelerator
+    ) -> None:
+        self.task = task
+        self.step = 0
+        self._batches = batches
+        self._config = config
+        self._accelerator = accelerator
+        self._device = task.backbone.device
+        task.adapter.to(self._device)
+        self._inner = build_optimizer(task.adapter, config)
+        learner = Learner(task.backbone, task.method, task.adapter)
+        self._learner, self._optimizer = accelerator.prepare(learner, self._inner)
+        self._checked = False
+
+    def train_step(self) -> StepReport:
+        """Do the next optimizer step.
+
+        Raises:
+            ConfigError: the loss is not finite, or a parameter gets no gradient.
+        """
+        began, step = time.perf_counter(), self.step + 1
+        set_rates(self._inner, step, self._config.warmup)
+        totals: dict[str, Tensor | float] = defaultdict(float)
+        for micro in range(self._config.accumulation):
+            for part in self._batches.passes(step, micro):
+                for name, value in self._backward(part).items():
+                    totals[name] += value * part.share
+        parts = {name: float(value) for name, value in totals.items()}
+        self._check(step, parts)
+        parameters = self.task.adapter.parameters()
+        norm = self._accelerator.clip_grad_norm_(parameters, self._config.max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.step = step
+        seconds = time.perf_counter() - began
+        return StepReport(
+            step, self._config.steps, sum(parts.values()), parts, float(norm), seconds
+        )
+
+    def score(self) -> float | None:
+        """How badly the held-out scenes are fitted now; None if none are held out."""
+        if not self._config.held_out:
+            return None
+        batch = self._held_out
+        with torch.no_grad(), self._accelerator.autocast(), self._watching(batch) as tape:
+            return float(self.task.method.score(self.task.backbone, batch, tape))
+
+    def save(self, folder: Path, state: dict[str, Any]) -> Checkpoint:
+        """Write a checkpoint of this moment into `folder`; `state` joins its facts."""
+        scaler = self._accelerator.scaler
+        return save_checkpoint(
+            folder,
+            self.step,
+            save_adapter=self.task.adapter.save,
+            tensors={
+                OPTIMIZER: write_state(self._inner, self.task.adapter),
+                RNG: _rng_state(self._device),
+            },
+            state={**state, "scaler": scaler.state_dict() if scaler is not None else None},
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Become the session that wrote `checkpoint`."""
+        saved = Adapter.load(checkpoint.adapter)
+        self.task.adapter.load_state_dict(saved.state_dict())
+        read_state(self._inner, self.task.adapter, checkpoint.optimizer())
+        _restore_rng(checkpoint.rng(), self._device)
+        scaler = checkpoint.state["scaler"]
+        if scaler is not None and self._accelerator.scaler is not None:
+            self._accelerator.scaler.load_state_dict(scaler)
+        self.step = checkpoint.step
+
+    def track(self, report: StepReport) -> None:
+        """Send a step to the tracker, if there is one."""
+        if self._accelerator.log_with:
+            values = {"loss": report.loss, "grad_norm": report.grad_norm, **report.parts}
+            self._accelerator.log(values, step=report.step)
+
+    def close(self) -> None:
+        """Finish the tracker's files."""
+        if self._accelerator.log_with:
+            self._accelerator.end_training()
+
+    @cached_property
+    def _held_out(self) -> Batch:
+        return self._batches.held_out().to(self._device)
+
+    def _backward(self, part: Pass) -> dict[str, Tensor]:
+        """Add the gradients of one pass, and return its loss parts."""
+        batch = part.batch.to(self._device)
+        # Open through the backward pass, which may repeat the forward.
+        with self._watching(batch) as tape:
+            loss, parts = self._learner(batch, tape)
+            if not loss.requires_grad:
+                raise ConfigError(
+                    f"The loss of method '{self.task.method.name}' carries no gradient, so it "
+                    "would train nothing; compute it from the adapter's parameters."
+                )
+            self._accelerator.backward(loss * part.share)
+        return dict(parts)
+
+    @contextmanager
+    def _watching(self, batch: Batch) -> Iterator[Tape | None]:
+        """A tape over the method's sites, if it has any and a row of `batch` has words to find."""
+        if not self.task.sites or bool(batch.prior.all()):
+            yield None
+            return
+        with watch(self.task.backbone.denoiser, self.task.sites, batch.words) as tape:
+            yield tape
+
+    def _check(self, step: int, parts: dict[str, float]) -> None:
+        wrong = [name for name, value in parts.items() if not math.isfinite(value)]
+        if wrong:
+            raise ConfigError(
+                f"The {wrong[0]} loss is {parts[wrong[0]]} at step {step}; lower learning_rate and "
+                "word_learning_rate, or train with precision=fp32."
+            )
+        if self._checked:
+            return
+        for name, parameter in self.task.adapter.named_parameters():
+            if parameter.grad is None:
+                raise ConfigError(
+                    f"No gradient reaches '{name}', so it would never be learned; method "
+                    f"'{self.task.method.name}' does not fit backbone '{self.task.backbone.name}'."
+                )
+        self._checked = True
+
+
+def build_accelerator(config: TrainerConfig, backbone: Backbone, out: Path | None) -> Accelerator:
+    """Accelerate's side of a run, on the backbone's device.
+
+    Raises:
+        ConfigError: a precision or tracker that cannot be had, or several processes.
+    """
+    if config.tracker != "none" and out is None:
+        raise ConfigError(f"The tracker '{config.tracker}' needs an output folder; give one.")
+    precision = resolve_precision(config, backbone)
+    # Accelerate keeps one state per process and refuses a second run with another precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        accelerator = Accelerator(
+            cpu=backbone.device.type == "cpu",
+            device_placement=False,
+            mixed_precision="no" if precision == "fp32" else precision,
+            log_with=None if config.tracker == "none" else config.tracker,
+            project_dir=None if out is None else str(out),
+        )
+    except ImportError as error:
+        raise ConfigError(
+            f"The tracker '{config.tracker}' is not installed; install it or set tracker=none."
+        ) from error
+    if accelerator.num_processes > 1:
+        raise ConfigError("Training in several processes is not supported; start a single one.")
+    return accelerator
+
+
+def resolve_precision(config: TrainerConfig, backbone: Backbone) -> str:
+    """The precision "auto" means on the backbone's device: "fp32", "bf16" or "fp16"."""
+    on_cpu = backbone.device.type == "cpu"
+    if config.precision == "auto":
+        half = "bf16" if not on_cpu and torch.cuda.is_bf16_supported() else "fp16"
+        return "fp32" if on_cpu else half
+    if config.precision == "fp16" and on_cpu:
+        raise ConfigError("precision=fp16 needs a GPU; use fp32 or bf16 on the CPU.")
+    return config.precision
+
+
+def _rng_state(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _restore_rng(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,0 +1,289 @@
+"""The trainer: from a method and subjects to a trained adapter, through any interruption.
+
+It says when things happen: steps, checkpoints, previews, stops. It knows no method by name and no
+backbone's inside; what happens in a step is `customvideo.training.session`.
+
+A run with an output folder leaves there
+
+    checkpoints/<step>/   see `customvideo.training.checkpoint`
+    losses.jsonl          one line a step, see `StepReport`
+    tensorboard/          if `tracker` says so
+
+and nothing else: where the final adapter goes is its receiver's business.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from customvideo.adapters.adapter import Adapter
+from customvideo.attention.site import describe, require_visible
+from customvideo.backbones.base import Backbone
+from customvideo.errors import ConfigError, SubjectError
+from customvideo.methods.base import Method, PriorPlan
+from customvideo.subjects.subject import Subject
+from customvideo.training.batch import Batches, ScenePool, WordFinder, Workshop
+from customvideo.training.checkpoint import (
+    Checkpoint,
+    best_checkpoint,
+    check_same_run,
+    clear,
+    newest_valid,
+    prune,
+)
+from customvideo.training.config import FREE_ON_RESUME, TrainerConfig
+from customvideo.training.interrupt import Interrupted, StopRequest, catch_signals
+from customvideo.training.prior import PriorPool, build_prior
+from customvideo.training.progress import LossLog, ProgressView, StepReport
+from customvideo.training.session import Session, Task, build_accelerator, resolve_precision
+
+__all__ = ["Interrupted", "StepReport", "Trainer", "TrainerConfig", "best_checkpoint"]
+
+_LOG = logging.getLogger(__name__)
+
+OnStep = Callable[[StepReport], None]
+Preview = Callable[[int, Adapter], None]
+
+
+class Trainer:
+    """Trains adapters as `config` says.
+
+    Args:
+        config: the settings; a `Recipe` will do, its other keys are ignored.
+        out: where checkpoints and the loss log go; None keeps nothing, and nothing can be resumed.
+        on_step: called after every optimizer step.
+        preview: called with the step and the adapter every `preview_every` steps, after a
+            checkpoint, with the adapter *not* attached; whatever it raises is logged and forgotten.
+        console: where progress is shown; None for standard error.
+    """
+
+    def __init__(
+        self,
+        config: TrainerConfig,
+        out: Path | None = None,
+        *,
+        on_step: OnStep | None = None,
+        preview: Preview | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self.config = TrainerConfig(
+            **{name: getattr(config, name) for name in TrainerConfig.model_fields}
+        )
+        self.out = Path(out) if out is not None else None
+        self.on_step = on_step
+        self.preview = preview
+        self.console = console or Console(stderr=True)
+
+    def fit(
+        self,
+        backbone: Backbone,
+        method: Method,
+        subjects: Sequence[Subject],
+        resume: bool = False,
+    ) -> Adapter:
+        """Train `method` on `subjects` and return the adapter, detached, as it is after the last
+        step; the best by held-out score is `best_checkpoint(out / "checkpoints")`.
+
+        With `resume` the run goes on from the newest whole checkpoint in `out`, as if it had never
+        stopped; without any it starts at the beginning and says so. Without `resume` the first new
+        checkpoint replaces those of an earlier run in `out`.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; the run was saved if `out` is given.
+            ConfigError: settings that cannot work, or a resume of a different run.
+            UserError: subjects, prompts or storage at fault.
+        """
+        identity = self._identity(backbone, method, subjects)
+        found = self._find(identity) if resume else None
+        with _own_randomness(self.config.seed, backbone.device):
+            try:
+                session = self._prepare(backbone, method, subjects)
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    "Stopped before the first step; run the same command again to start."
+                ) from None
+            if found is not None:
+                session.restore(found)
+            _Run(self, session, identity, continued=found is not None).to_the_end()
+        return session.task.adapter
+
+    @property
+    def checkpoints(self) -> Path | None:
+        """The folder of checkpoints, or None without an output folder."""
+        return self.out / "checkpoints" if self.out is not None else None
+
+    def _prepare(self, backbone: Backbone, method: Method, subjects: Sequence[Subject]) -> Session:
+        if not subjects:
+            raise SubjectError("There is no subject to train on; give at least one.")
+        accelerator = build_accelerator(self.config, backbone, self.out)
+        canvas = self.config.canvas or backbone.size
+        adapter = method.trainable(backbone, subjects)
+        prior = self._prior(backbone, method.prior(backbone, subjects), canvas)
+        workshop = Workshop(backbone, method, subjects, canvas, self.config.seed)
+        pool = ScenePool(workshop, self.config.pool)
+        sites = method.watches(backbone, pool.frames, *canvas)
+        if sites:
+            self.say(f"attention control at\n{describe(sites)}")
+            require_visible(sites, [subject.word for subject in subjects], pool.mean_masks)
+        batches = Batches(pool, WordFinder(backbone, adapter), prior, self.config)
+        if self.config.tracker != "none":
+            accelerator.init_trackers(self.config.tracker)
+        return Session(Task(backbone, method, adapter, sites), batches, self.config, accelerator)
+
+    def _prior(
+        self, backbone: Backbone, plan: PriorPlan | None, canvas: tuple[int, int]
+    ) -> PriorPool | None:
+        if plan is None:
+            return None
+        cache = Path(self.config.prior_cache).expanduser() if self.config.prior_cache else None
+        return build_prior(backbone, plan, canvas, cache=cache, notify=self.say)
+
+    def _find(self, identity: dict[str, Any]) -> Checkpoint | None:
+        """The checkpoint to resume from, or None, said aloud, if there is none."""
+        if self.checkpoints is None:
+            raise ConfigError("A run without an output folder cannot be resumed; give one.")
+        search = newest_valid(self.checkpoints)
+        for fault in search.broken:
+            _LOG.warning(fault)
+        if search.newest is None:
+            if search.broken:
+                raise ConfigError(
+                    f"No checkpoint in '{self.checkpoints}' is whole; start anew without --resume."
+                )
+            _LOG.warning("Nothing to resume in '%s': starting at step 1.", self.checkpoints)
+            return None
+        check_same_run(search.newest.state["identity"], identity)
+        if search.newest.step > self.config.steps:
+            raise ConfigError(
+                f"The run is already at step {search.newest.step}, beyond steps={self.config.steps}"
+                "; raise steps or start anew without --resume."
+            )
+        self.say(f"resuming after step {search.newest.step}")
+        return search.newest
+
+    def _identity(
+        self, backbone: Backbone, method: Method, subjects: Sequence[Subject]
+    ) -> dict[str, Any]:
+        """All that moves a run's trajectory, as nested dicts of plain values."""
+        settings = self.config.model_dump(mode="json", exclude=set(FREE_ON_RESUME))
+        settings["precision"] = resolve_precision(self.config, backbone)
+        settings["canvas"] = list(self.config.canvas or backbone.size)
+        options = method.config.model_dump(mode="json")
+        return {
+            "training": settings,
+            "method": {"method": method.name, **options},
+            "backbone": {"backbone": backbone.name, "backbone weights": backbone.fingerprint},
+            "subjects": {"subjects": " ".join(f"{one.name}:{one.category}" for one in subjects)},
+            "photos": {subject.name: subject.digest for subject in subjects},
+        }
+
+    def say(self, text: str) -> None:
+        """Print a line of progress."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Run:
+    """The loop over steps: reports, checkpoints, previews, and stopping when asked."""
+
+    def __init__(
+        self, trainer: Trainer, session: Session, identity: dict[str, Any], *, continued: bool
+    ) -> None:
+        self._trainer = trainer
+        self._config = trainer.config
+        self._session = session
+        self._identity = identity
+        self._owns_folder = continued
+        self._log = LossLog(trainer.out and trainer.out / "losses.jsonl", session.step)
+        self._stop = StopRequest()
+        self._view = ProgressView(trainer.console, session.step, trainer.config.steps)
+
+    def to_the_end(self) -> None:
+        """Do the remaining steps."""
+        task = self._session.task
+        try:
+            with catch_signals() as self._stop, self._view:
+                while self._session.step < self._config.steps:
+                    with task.adapter.attach(task.backbone):
+                        preview_due = self._steps_until_preview()
+                    if preview_due:
+                        self._show_preview()
+        except KeyboardInterrupt:
+            raise Interrupted(self._farewell("the last checkpoint is whole")) from None
+        finally:
+            self._session.close()
+
+    def _steps_until_preview(self) -> bool:
+        """Train until a preview is due (True) or the run ends (False)."""
+        while self._session.step < self._config.steps:
+            self._report(self._session.train_step())
+            preview_due = self._trainer.preview is not None and self._due(
+                self._config.preview_every
+            )
+            last = self._session.step == self._config.steps
+            if last or preview_due or self._stop.asked or self._due(self._config.checkpoint_every):
+                self._save()
+            if self._stop.asked and not last:
+                raise Interrupted(self._farewell("a checkpoint is saved"))
+            if preview_due:
+                return True
+        return False
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self._session.step % every == 0
+
+    def _report(self, report: StepReport) -> None:
+        self._log.add(report)
+        self._view.show(report)
+        self._session.track(report)
+        if self._trainer.on_step is not None:
+            try:
+                self._trainer.on_step(report)
+            except KeyboardInterrupt:
+                self._stop.ask()
+
+    def _save(self) -> None:
+        folder = self._trainer.checkpoints
+        if folder is None:
+            return
+        score = self._session.score()
+        self._log.write()
+        latest = self._session.save(folder, {"identity": self._identity, "score": score})
+        if not self._owns_folder:
+            # Only now, that this run has something to show, may an earlier one's be lost.
+            clear(folder, keep=latest)
+            self._owns_folder = True
+        prune(folder, self._config.keep_checkpoints, latest, score)
+
+    def _show_preview(self) -> None:
+        assert self._trainer.preview is not None
+        try:
+            self._trainer.preview(self._session.step, self._session.task.adapter)
+        except Exception as error:
+            # Hours of training are worth more than any picture of them.
+            _LOG.warning(
+                "The preview after step %d failed, training goes on (%s: %s).",
+                self._session.step,
+                type(error).__name__,
+                error,
+            )
+
+    def _farewell(self, saved: str) -> str:
+        place = f"Stopped after step {self._session.step} of {self._config.steps}"
+        if self._trainer.checkpoints is None:
+            return f"{place}; without an output folder nothing is saved."
+        return f"{place}; {saved} in '{self._trainer.checkpoints}': add --resume to go on."
+
+
+@contextmanager
+def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators for the block, and put back what they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,55 @@
+"""The toybox's parts: a tokenizer nothing can crash, stock classes, sizes within the budget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from customvideo.toybox import models
+from customvideo.toybox.captions import vocabulary
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> models.CLIPTokenizer:
+    return models.build_tokenizer(vocabulary())
+
+
+def test_every_word_of_the_captions_is_one_token(tokenizer: models.CLIPTokenizer) -> None:
+    broken = [word for word in vocabulary() if len(tokenizer.tokenize(word)) != 1]
+    assert broken == []
+
+
+@pytest.mark.parametrize("text", ["Žürich 猫 \x00 🎈", "", "<tom>'s", "\u202e\u0301" * 9])
+def test_any_text_is_spelled_without_an_unknown_token(
+    tokenizer: models.CLIPTokenizer, text: str
+) -> None:
+    ids = tokenizer(text).input_ids[1:-1]
+    assert tokenizer.unk_token_id not in ids
+    assert all(0 <= token < len(tokenizer) for token in ids)
+
+
+def test_byte_symbols_are_256_different_ones() -> None:
+    symbols = models.byte_symbols()
+    assert len(set(symbols)) == 256
+    assert symbols[ord("a")] == "a"
+
+
+def test_the_model_fits_its_share_of_the_weights(tokenizer: models.CLIPTokenizer) -> None:
+    parts = [
+        models.build_denoiser(),
+        models.build_autoencoder(),
+        models.build_text_encoder(tokenizer),
+        models.build_clip(tokenizer),
+        models.build_dino(),
+    ]
+    assert 2 * sum(map(models.parameter_count, parts)) < 26e6
+
+
+def test_half_precision_files_say_float32(tmp_path: Path) -> None:
+    models.save_half(models.build_dino(), tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float32"
+    loaded = models.ViTModel.from_pretrained(tmp_path, add_pooling_layer=False)
+    assert next(loaded.parameters()).dtype == torch.float32

@@ -1,0 +1,107 @@
+"""The whole recipe at its smallest: a dozen worlds, one step a stage, a folder that loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from customvideo.backbones.unet3d import load_folder
+from customvideo.toybox.customstudio import held_out, studio
+from customvideo.toybox.dataset import Shelf, Split, load_split, render_split
+from customvideo.toybox.judges import ToyClip, ToyDino
+from customvideo.toybox.pretrain import PretrainConfig, Pretraining
+from customvideo.toybox.stages import Draw, PatchCode, padded_box, swap_colours, unit
+
+TINY = PretrainConfig(
+    pictures=18,
+    clips=2,
+    views=12,
+    autoencoder_steps=1,
+    clip_steps=1,
+    dino_steps=1,
+    denoiser_steps=2,
+    prior_pictures=1,
+    prior_clips=1,
+    prior_steps=1,
+)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("pretrain")
+    pretraining = Pretraining(TINY, work, "cpu", lambda line: None)
+    pretraining.run()
+    # What is timed and drawn for the log comes every 50 steps; a tiny run has none.
+    (work / "log.jsonl").touch()
+    return work
+
+
+def test_the_recipe_leaves_a_folder_that_loads(work: Path, tmp_path: Path) -> None:
+    config = TINY
+    pretraining = Pretraining(config, work, "cpu", lambda line: None)
+    weights = tmp_path / "weights"
+    pretraining.export(weights)
+    backbone = load_folder(weights / "model", device="cpu")
+    assert backbone.encode_prompt(["a cat"]).states.dtype == torch.float32
+    pictures = np.zeros((2, 64, 96, 3), np.uint8)
+    assert ToyClip(model=weights / "clip").encode_images(pictures).shape == (2, 128)
+    assert ToyDino(model=weights / "dino").encode_images(pictures).shape == (2, 128)
+    assert not (tmp_path / "weights.new").exists()
+
+
+def test_rendering_goes_on_where_it_stopped(work: Path) -> None:
+    shard = next((work / "data").glob("pictures-*"))
+    before = shard.stat().st_mtime_ns
+    render_split(TINY.splits()["pictures"], TINY.seed, work / "data", "cpu", lambda line: None)
+    assert shard.stat().st_mtime_ns == before
+
+
+def test_no_look_alike_of_the_benchmark_is_trained_on(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = TINY.splits()["pictures"]
+    assert all(held_out(subject.individual) for subject in studio().subjects)
+    seen = load_split(split, TINY.seed, work / "data").worlds
+    assert not any(held_out(individual) for world in seen for individual in world.individuals)
+    banned = seen[0].individuals[0]
+    monkeypatch.setattr("customvideo.toybox.dataset.held_out", lambda one: one == banned)
+    assert len(load_split(split, TINY.seed, work / "data").worlds) == len(seen) - 1
+
+
+def test_views_come_in_pairs_of_one_individual() -> None:
+    split = Split("views", 4, 1, kind="views")
+    worlds = [split.world(1, index) for index in range(4)]
+    assert worlds[0].individuals == worlds[1].individuals != worlds[2].individuals
+    assert worlds[0].view != worlds[1].view
+
+
+def test_mirrored_words_keep_their_place() -> None:
+    text = "a red cat with a blue tail, and a red dog"
+    swapped = swap_colours(text, np.random.default_rng(0))
+    assert swapped != text
+    assert sorted(swapped.split()) == sorted(text.split())
+    assert swap_colours("a red cat", np.random.default_rng(0)) == "a red cat"
+
+
+def test_the_patch_code_is_loud_in_coarse_channels(work: Path) -> None:
+    shelf: Shelf = load_split(TINY.splits()["pictures"], TINY.seed, work / "data")
+    code = PatchCode(shelf.frames[:, 0])
+    deviations = code(unit(shelf.frames[:, 0])).std((0, 2, 3))
+    assert deviations[0] > 2 * deviations[-1]
+
+
+def test_draws_depend_on_nothing_but_their_numbers() -> None:
+    one, other = Draw(1, 2, 3), Draw(1, 2, 3)
+    assert one.indices(100, 5) == other.indices(100, 5)
+    assert torch.equal(one.normal(torch.zeros(4)), other.normal(torch.zeros(4)))
+    assert Draw(1, 2, 4).indices(100, 5) != Draw(1, 2, 3).indices(100, 5)
+
+
+def test_a_padded_box_stays_inside() -> None:
+    inside = torch.zeros(10, 20)
+    inside[2:5, 0:6] = 1
+    assert padded_box(inside, 0.0) == (2, 5, 0, 6)
+    assert padded_box(inside, 1.0) == (1, 6, 0, 9)
