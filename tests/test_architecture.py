@@ -125,7 +125,7 @@ def test_transformers_is_imported_in_one_file_of_a_shared_room() -> None:
     for module in names():
         libraries = {target.split(".")[0] for target, _ in imports(module)}
         if "transformers" in libraries and room(module) in ("subjects", "evaluation"):
-            assert module in ("subjects.masks", "evaluation.encoders")
+            assert module in ("subjects.segmenters", "evaluation.encoders")
 
 
 def test_nothing_is_pickled() -> None:

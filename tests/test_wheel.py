@@ -36,7 +36,8 @@ def _lend_dependencies(environment: Path) -> None:
     A .pth file adds the folder itself and does not read the .pth files in it, among them the one
     that makes this checkout importable.
     """
-    (packages,) = environment.glob("[Ll]ib*/python*/site-packages")
+    # lib64 is often a second name of lib.
+    packages = sorted(environment.glob("[Ll]ib*/**/site-packages"))[0]
     source = next(Path(entry) for entry in sys.path if entry.endswith("site-packages"))
     (packages / "lent.pth").write_text(f"{source}\n", encoding="utf-8")
 

@@ -19,7 +19,6 @@ is an error with a suggestion. This file knows no setting by name.
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -185,8 +184,9 @@ def _packaged(method: str, backbone: str) -> dict[str, Any]:
     """The values of the packaged recipe that comes nearest, for this very backbone."""
     folder = files("customvideo") / "recipes"
     for name in (backbone, _FALLBACK):
-        recipe: Traversable = folder / f"{method}-{os.path.basename(name)}.toml"
-        if recipe.is_file():
+        recipe: Traversable = folder / f"{method}-{name}.toml"
+        # A folder or a hub id has no recipe of its own.
+        if Path(name).name == name and recipe.is_file():
             values = tomllib.loads(recipe.read_text(encoding="utf-8"))
             return {**values, "method": method, "backbone": backbone}
     return {}

@@ -59,7 +59,7 @@ def test_the_hub_out_of_reach_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -
         raise ConnectionError(f"no way to {name}")
 
     monkeypatch.setattr(unet3d_files.DiffusionPipeline, "download", refuse)
-    with pytest.raises(BackboneError, match="'some/model'.*the connection, or"):
+    with pytest.raises(BackboneError, match=r"'some/model'.*the connection, or"):
         load_backbone("some/model")
 
 

@@ -59,10 +59,10 @@ def test_training_lowers_the_held_out_score(
     backbone: Backbone, cast: list[Subject], tmp_path: Path, quiet: Console
 ) -> None:
     config = short_run(
-        steps=25,
+        steps=16,
         learning_rate=2e-2,
         word_learning_rate=2e-1,
-        checkpoint_every=1,
+        checkpoint_every=4,
         keep_checkpoints=9,
     )
     method = quick_method(attention_loss="mse_maxnorm", attention_weight=1.0)
@@ -70,14 +70,14 @@ def test_training_lowers_the_held_out_score(
     trainer = Trainer(config, tmp_path, on_step=seen, console=quiet)
     trainer.fit(backbone, method, cast)
 
-    assert [report.step for report in seen] == list(range(1, 26))
+    assert [report.step for report in seen] == list(range(1, 17))
     assert all(set(report.parts) == {"reconstruction", "attention"} for report in seen)
     assert all(sum(report.parts.values()) == pytest.approx(report.loss) for report in seen)
     attention = [report.parts["attention"] for report in seen]
-    assert sum(attention[-5:]) < 0.9 * sum(attention[:5])
+    assert sum(attention[-4:]) < 0.9 * sum(attention[:4])
     newest = newest_valid(tmp_path / "checkpoints").newest
     assert newest is not None
-    assert newest.step == 25
+    assert newest.step == 16
     best = best_checkpoint(tmp_path / "checkpoints")
     assert best is not None
     assert best[1] <= newest.state["score"]
@@ -178,6 +178,9 @@ def test_resuming_may_train_longer_but_not_differently(
         resume(steps=1)
     resume(steps=3, checkpoint_every=1, keep_checkpoints=5)
     assert [line[0] for line in losses_of(tmp_path)] == [1, 2, 3]
+    before = (tmp_path / "checkpoints/3/adapter.safetensors").read_bytes()
+    resume(steps=3).save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == before
 
 
 def test_resuming_skips_a_damaged_checkpoint_and_says_so(
@@ -254,6 +257,19 @@ def test_a_second_interrupt_stops_at_once(
         trainer = Trainer(config, tmp_path, on_step=seen, console=quiet)
         trainer.fit(backbone, Slow(quick_method().config), cast)
     assert hooks_in(backbone) == 0
+
+
+def test_an_interrupt_before_the_first_step_leaves_nothing(
+    backbone: Backbone, cast: list[Subject], tmp_path: Path, quiet: Console
+) -> None:
+    class Slow(CustomVideo):
+        def scenes(self, *args: Any) -> Any:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="before the first step; run the same command again"):
+        trainer = Trainer(short_run(), tmp_path, console=quiet)
+        trainer.fit(backbone, Slow(quick_method().config), cast)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failing_preview_cannot_end_a_run(
@@ -394,6 +410,34 @@ def test_settings_that_cannot_work_are_refused(
         Trainer(short_run(precision="fp16"), console=quiet).fit(backbone, method, cast)
     with pytest.raises(ConfigError, match="'tensorboard' needs an output folder"):
         Trainer(short_run(tracker="tensorboard"), console=quiet).fit(backbone, method, cast)
+
+
+def test_recomputed_activations_give_the_same_training(
+    backbone: Backbone, cast: list[Subject], quiet: Console
+) -> None:
+    plain, recomputed = (
+        Trainer(short_run(steps=2, gradient_checkpointing=on), console=quiet).fit(
+            backbone, quick_method(), cast
+        )
+        for on in (False, True)
+    )
+    for name, value in values(plain).items():
+        assert torch.allclose(value, recomputed.state_dict()[name], atol=1e-6), name
+    assert not backbone.checkpointed  # type: ignore[attr-defined]
+
+
+def test_mixed_precision_trains_full_precision_weights(
+    backbone: Backbone, cast: list[Subject], quiet: Console
+) -> None:
+    seen = Recorder()
+    trainer = Trainer(short_run(steps=2, precision="bf16"), on_step=seen, console=quiet)
+    adapter = trainer.fit(backbone, quick_method(), cast)
+    assert {value.dtype for value in adapter.state_dict().values()} == {torch.float32}
+    exact = Recorder()
+    Trainer(short_run(steps=2), on_step=exact, console=quiet).fit(backbone, quick_method(), cast)
+    losses = [report.loss for report in seen]
+    assert losses == pytest.approx([report.loss for report in exact], rel=0.02)
+    assert losses != [report.loss for report in exact]
 
 
 def test_tensorboard_gets_every_loss(

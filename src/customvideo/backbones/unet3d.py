@@ -79,6 +79,7 @@ class UNet3D:
             max_length=parts.tokenizer.model_max_length,
         )
         self._cached: tuple[TextStates, TextStates | None, Tensor] | None = None
+
     @property
     def denoiser(self) -> nn.Module:
         module: nn.Module = self._unet

@@ -141,9 +141,15 @@ class Method(Protocol):
     copy. Its constructor takes the settings object alone, or nothing for the defaults.
     """
 
-    name: str
-    config: Settings
     config_class: ClassVar[type[Settings]]
+
+    @property
+    def name(self) -> str:
+        """The method's name in the table."""
+
+    @property
+    def config(self) -> Settings:
+        """The settings it was made with."""
 
     def trainable(self, backbone: Backbone, subjects: Sequence[Subject]) -> Adapter:
         """Make the adapter to train, with one learned word a subject; it changes nothing yet."""

@@ -44,8 +44,9 @@ class CustomVideoConfig(Settings):
     """How subjects share an image: side by side in panels, or cut out and pasted at random; one
     or the other at random if mixed. That they share one is stated, how is a choice."""
     background: Literal["keep", "plain", "random"] = "keep"
-    """What lies behind the subjects: their photos, one colour, or a colour drawn anew (choice;
-    removing backgrounds is a known risk for identity)."""
+    """What lies behind the subjects: their photos (pasted cut-outs get one of them, blurred and
+    emptied), light grey, or a colour drawn anew (choice; without their backgrounds subjects
+    risked losing their identity in a related study)."""
 
     attention_weight: float = Field(default=0.2, ge=0)
     """Weight of attention control; 0 switches it off and opens no watch (choice: raw `mse` is

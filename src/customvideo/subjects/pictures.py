@@ -28,7 +28,7 @@ Pixels = TypeVar("Pixels", NDArray[np.uint8], NDArray[np.float32])
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 # No other decoder may run on a user's file, whatever its name claims: some start other programs.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
+_FORMATS = ("JPEG", "PNG", "WEBP")
 SHORTEST_SIDE = 32
 # Larger photos are shrunk: no backbone sees more, and ten phone photos would fill the memory.
 _LONGEST_SIDE = 1024

@@ -79,7 +79,8 @@ class Runner:
 
     def _train(self, losses: Callable[[int], Losses], progress: Callable[[str], None]) -> None:
         began, saved = time.monotonic(), time.monotonic()
-        first, sums = self.step, {}
+        first = self.step
+        sums: dict[str, float] = {}
         while self.step < self.course.steps:
             parts = self._one_step(losses)
             for name, value in parts.items():
@@ -108,7 +109,8 @@ class Runner:
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.course.ema, (1 + self.step) / (10 + self.step))
-        averages, current = list(self.average.values()), list(self.parameters.values())
+        averages = list(self.average.values())
+        current: list[Tensor] = list(self.parameters.values())
         torch._foreach_lerp_(averages, current, 1 - decay)
 
     def _log(self, sums: dict[str, float], seconds: float, progress: Callable[[str], None]) -> None:

@@ -7,14 +7,15 @@ are made here, the scores are not: a benchmark runner reads this and everything 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from customvideo.errors import UserError
 from customvideo.files import ensure_dir, write_bytes, write_text
@@ -28,12 +29,11 @@ from customvideo.toybox.world import (
     VEHICLES,
     Individual,
     World,
-    sample_group,
     sample_individual,
     sample_world,
 )
 
-Image = npt.NDArray[np.uint8]
+Picture = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.float32]
 
 SEED = 63
@@ -225,18 +225,6 @@ def held_out(individual: Individual) -> bool:
     return _look(individual) in _looks()
 
 
-def sample_training_world(
-    rng: np.random.Generator,
-    count: int | None = None,
-    place: str | None = None,
-    action: str | None = None,
-    same_category: bool | None = None,
-) -> World:
-    """Like `sample_world`, with nobody who looks like a subject of the benchmark."""
-    group = sample_group(rng, count, same_category, lambda toy: not held_out(toy))
-    return sample_world(rng, individuals=group, place=place, action=action)
-
-
 def _photo_world(individual: Individual, rng: np.random.Generator, index: int, place: str) -> World:
     """One toy alone; the heading follows a list so that the photos show it from all sides."""
     action = _PHOTO_ACTIONS[index % len(_PHOTO_ACTIONS)]
@@ -248,7 +236,7 @@ def _photo_world(individual: Individual, rng: np.random.Generator, index: int, p
 
 def reference_photos(
     individual: Individual, name: str, count: int = 5, height: int = 240, width: int = 384
-) -> list[tuple[Image, Mask]]:
+) -> list[tuple[Picture, Mask]]:
     """Photos of one toy in different places, views and light; the name seeds them.
 
     Each is an image (height, width, 3) uint8 and its mask (height, width) float32 of 0 and 1.
@@ -279,7 +267,7 @@ def write_subject(
     """
     folder = ensure_dir(folder)
     for index, (image, mask) in enumerate(reference_photos(individual, name, count), start=1):
-        write_bytes(folder / f"{index}.png", _png(image[..., ::-1]))
+        write_bytes(folder / f"{index}.png", _png(image))
         if masks:
             write_bytes(folder / "masks" / f"{index}.png", _png((255 * mask).astype(np.uint8)))
     settings = f'word = "{name}"\ncategory = "{noun(individual.category)}"\n'
@@ -288,7 +276,7 @@ def write_subject(
 
 
 def _png(picture: npt.NDArray[np.uint8]) -> bytes:
-    """A PNG of blue-green-red or grey pixels."""
-    done, data = cv2.imencode(".png", np.ascontiguousarray(picture))
-    assert done, "an in-memory uint8 picture always encodes"
-    return bytes(data)
+    """A PNG of RGB or grey pixels."""
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, format="PNG")
+    return data.getvalue()

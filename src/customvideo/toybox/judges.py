@@ -51,7 +51,7 @@ class ToyClip:
         """uint8 (n, height, width, 3) to unit features (n, dim)."""
         parts = [
             self.model.visual_projection(self.model.vision_model(part).pooler_output)
-            for part in _pictures(images).split(BATCH)
+            for part in torch.split(_pictures(images), BATCH)
         ]
         return F.normalize(torch.cat(parts), dim=-1)
 
@@ -69,6 +69,7 @@ class ToyDino:
     def encode_images(self, images: NDArray[np.uint8]) -> Tensor:
         """uint8 (n, height, width, 3) to unit features (n, dim)."""
         parts = [
-            self.model(part).last_hidden_state[:, 0] for part in _pictures(images).split(BATCH)
+            self.model(part).last_hidden_state[:, 0]
+            for part in torch.split(_pictures(images), BATCH)
         ]
         return F.normalize(torch.cat(parts), dim=-1)

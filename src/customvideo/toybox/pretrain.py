@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -49,12 +50,12 @@ class PretrainConfig(BaseModel):
     views: int = Field(3_000, ge=2)
     """One-frame worlds of lone subjects, two in a row showing the same individual."""
     autoencoder_steps: int = Field(2_600, ge=1)
-    clip_steps: int = Field(350, ge=1)
+    clip_steps: int = Field(950, ge=1)
     dino_steps: int = Field(240, ge=1)
     denoiser_steps: int = Field(2_900, ge=1)
-    prior_pictures: int = Field(12, ge=1)
+    prior_pictures: int = Field(8, ge=1)
     """Class-prior samples shipped a category: pictures, and below it clips."""
-    prior_clips: int = Field(2, ge=1)
+    prior_clips: int = Field(1, ge=1)
     prior_steps: int = Field(20, ge=1)
 
     def splits(self) -> dict[str, Split]:
@@ -97,7 +98,7 @@ class Pretraining:
         """One split of the rendered set."""
         return load_split(self.config.splits()[name], self.config.seed, self.data)
 
-    def autoencoder(self) -> nn.Module:
+    def autoencoder(self) -> Any:
         """Train (or load) the autoencoder."""
         vae = models.build_autoencoder().to(self.device)
         course = Course(name="autoencoder", steps=self.config.autoencoder_steps, learning_rate=2e-3)
@@ -108,19 +109,20 @@ class Pretraining:
         runner.run(stage or _done, self.progress)
         return vae.eval().requires_grad_(False)
 
-    def clip(self) -> nn.Module:
+    def clip(self) -> Any:
         """Train (or load) the contrastive towers."""
         clip = models.build_clip(self.tokenizer).to(self.device)
         course = Course(name="clip", steps=self.config.clip_steps, learning_rate=1e-3)
         runner = Runner(course, nn.ModuleDict({"clip": clip}), self.work)
         stage = None
         if not runner.result_path.exists():
-            shelves = [self.shelf("pictures"), self.shelf("clips"), self.shelf("views")]
+            names = ("views", "pictures", "views", "clips")
+            shelves = [self.shelf(name) for name in names]
             stage = ClipStage(clip, self.tokenizer, shelves, self.config.seed)
         runner.run(stage or _done, self.progress)
         return clip.eval().requires_grad_(False)
 
-    def dino(self) -> nn.Module:
+    def dino(self) -> Any:
         """Train (or load) the identity judge."""
         dino = models.build_dino().to(self.device)
         head = nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 64)).to(self.device)
@@ -132,7 +134,7 @@ class Pretraining:
         runner.run(stage or _done, self.progress)
         return dino.eval().requires_grad_(False)
 
-    def denoiser(self) -> tuple[nn.Module, nn.Module, float]:
+    def denoiser(self) -> tuple[Any, Any, float]:
         """Train (or load) denoiser and text encoder; returns them and the latents' scale."""
         denoiser = models.build_denoiser().to(self.device).eval()
         text = models.build_text_encoder(self.tokenizer).to(self.device)

@@ -125,7 +125,9 @@ class ClipStage:
     """Contrastive picture-text learning (Radford et al. 2021), colour-swapped captions added.
 
     The swapped captions are negatives for their own picture: without them the towers learn which
-    words occur and not which word belongs to which subject.
+    words occur and not which word belongs to which subject. Three batches in four show one place
+    only: otherwise the ground alone tells the pictures of a batch apart, and the subjects are
+    never looked at.
     """
 
     def __init__(
@@ -133,12 +135,17 @@ class ClipStage:
     ) -> None:
         self.clip, self.tokenizer, self.seed = clip, tokenizer, seed
         self.shelves = shelves
+        self.places = [_by_place(shelf) for shelf in shelves]
         self.device = next(clip.parameters()).device
 
     def __call__(self, step: int) -> Losses:
         draw = Draw(self.seed, 2, step)
-        shelf = self.shelves[step % len(self.shelves)]
+        source = step % len(self.shelves)
+        shelf = self.shelves[source]
         chosen = draw.indices(len(shelf.worlds), 96)
+        if draw.chance(1, 0.75)[0]:
+            alike = self.places[source][shelf.worlds[chosen[0]].place]
+            chosen = [alike[index] for index in draw.indices(len(alike), 96)]
         texts = shelf.captions(chosen, draw.numpy)
         swapped = [swap_colours(text, draw.numpy) for text in texts]
         frame = int(draw.numpy.integers(shelf.frames.shape[1]))
@@ -160,6 +167,14 @@ class ClipStage:
             "to_text": 0.5 * F.cross_entropy(logits + blocked.to(self.device), target),
             "to_picture": 0.5 * F.cross_entropy(logits.T[: len(texts)], target),
         }
+
+
+def _by_place(shelf: Shelf) -> dict[str, list[int]]:
+    """Place -> indices of the worlds there."""
+    places: dict[str, list[int]] = {}
+    for index, world in enumerate(shelf.worlds):
+        places.setdefault(world.place, []).append(index)
+    return places
 
 
 def swap_colours(text: str, rng: np.random.Generator) -> str:
@@ -280,10 +295,11 @@ def encode_frames(vae: AutoencoderKL, frames: Tensor) -> Tensor:
     device = next(vae.parameters()).device
     vae.to(memory_format=torch.channels_last)
     means = []
-    for part in frames.flatten(0, 1).split(64):
+    for part in torch.split(frames.flatten(0, 1), 64):
         pictures = unit(part.to(device)).contiguous(memory_format=torch.channels_last)
         means.append(vae.encode(pictures).latent_dist.mean.cpu())
-    return torch.cat(means).unflatten(0, frames.shape[:2])
+    latents = torch.cat(means)
+    return latents.reshape(*frames.shape[:2], *latents.shape[1:])
 
 
 class DenoiserStage:
@@ -335,4 +351,5 @@ class DenoiserStage:
         predicted = self.denoiser(noisy, times, states).sample
         error = (predicted - self.noise.target(latents, noise, times)).square()
         weight = (1 + 2 * cover).expand_as(error)
-        return (error * weight).sum() / weight.sum()
+        total: Tensor = (error * weight).sum() / weight.sum()
+        return total

@@ -44,6 +44,8 @@ class TrainerConfig(Settings):
     """AdamW's, on key and value weights, where it pulls towards the base model; never on words."""
     precision: Precision = "auto"
     """Mixed precision of the forward; "auto" is bf16 on a GPU that has it and fp32 on a CPU."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: slower, for less memory."""
     seed: int = Field(default=0, ge=0)
     """Fixes every draw: row r of step s depends on (seed, s, r) and on nothing before it."""
     canvas: Annotated[tuple[Side, Side], BeforeValidator(_pair)] | None = None

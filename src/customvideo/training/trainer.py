@@ -102,7 +102,10 @@ class Trainer:
         """
         identity = self._identity(backbone, method, subjects)
         found = self._find(identity) if resume else None
-        with _own_randomness(self.config.seed, backbone.device):
+        with (
+            _own_randomness(self.config.seed, backbone.device),
+            _checkpointing(backbone, self.config.gradient_checkpointing),
+        ):
             try:
                 session = self._prepare(backbone, method, subjects)
             except KeyboardInterrupt:
@@ -287,3 +290,22 @@ def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def _checkpointing(backbone: Backbone, wanted: bool) -> Iterator[None]:
+    """Let `backbone` recompute activations for the block, if wanted, and restore what was set."""
+    if not wanted:
+        yield
+        return
+    if not hasattr(backbone, "checkpointed"):
+        raise ConfigError(
+            f"Backbone '{backbone.name}' cannot recompute activations; set "
+            "gradient_checkpointing=false."
+        )
+    switchable: Any = backbone
+    before, switchable.checkpointed = switchable.checkpointed, True
+    try:
+        yield
+    finally:
+        switchable.checkpointed = before

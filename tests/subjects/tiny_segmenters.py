@@ -1,0 +1,135 @@
+"""Tiny random models of the very classes the learned segmenters load, as folders on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+
+SIDE = 64
+
+
+def build_sam(folder: Path) -> Path:
+    """A SAM of 64x64 pixels with its stock processor."""
+    config = transformers.SamConfig(
+        vision_config={
+            "hidden_size": 16,
+            "output_channels": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": SIDE,
+            "window_size": 2,
+            "global_attn_indexes": [0],
+            "mlp_dim": 16,
+            "num_pos_feats": 4,
+        },
+        prompt_encoder_config={
+            "hidden_size": 8,
+            "image_size": SIDE,
+            "image_embedding_size": SIDE // 16,
+            "mask_input_channels": 4,
+        },
+        mask_decoder_config=_decoder(heads=2),
+    )
+    torch.manual_seed(0)
+    _amplify(transformers.SamModel(config)).save_pretrained(folder)
+    image_processor = transformers.SamImageProcessor(
+        size={"longest_edge": SIDE},
+        pad_size={"height": SIDE, "width": SIDE},
+        mask_size={"longest_edge": SIDE // 4},
+        mask_pad_size={"height": SIDE // 4, "width": SIDE // 4},
+    )
+    transformers.SamProcessor(image_processor).save_pretrained(folder)
+    return folder
+
+
+def build_sam2(folder: Path) -> Path:
+    """A SAM 2 of 64x64 pixels; it needs no processor."""
+    backbone = {
+        "hidden_size": 8,
+        "image_size": [SIDE, SIDE],
+        "blocks_per_stage": [1, 1, 2, 1],
+        "embed_dim_per_stage": [8, 16, 32, 64],
+        "num_attention_heads_per_stage": [1, 1, 1, 1],
+        "window_size_per_stage": [4, 2, 2, 2],
+        "window_positional_embedding_background_size": [2, 2],
+        "global_attention_blocks": [3],
+        "model_type": "sam2_hiera_det_model",
+    }
+    config = transformers.Sam2Config(
+        vision_config={
+            "backbone_config": backbone,
+            "backbone_channel_list": [64, 32, 16, 8],
+            "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+            "fpn_hidden_size": 8,
+            "model_type": "sam2_vision_model",
+        },
+        prompt_encoder_config={"hidden_size": 8, "image_size": SIDE, "mask_input_channels": 4},
+        mask_decoder_config=_decoder(heads=1),
+    )
+    torch.manual_seed(0)
+    _amplify(transformers.Sam2Model(config)).save_pretrained(folder)
+    return folder
+
+
+def build_grounding_dino(folder: Path) -> Path:
+    """A Grounding DINO of two queries that reads the words cat and dog, with its processor."""
+    config = transformers.GroundingDinoConfig(
+        backbone_config=transformers.SwinConfig(
+            image_size=SIDE,
+            embed_dim=8,
+            depths=[1, 1, 1, 1],
+            num_heads=[1, 1, 1, 1],
+            window_size=2,
+            out_features=["stage2", "stage3", "stage4"],
+        ),
+        text_config=transformers.BertConfig(
+            vocab_size=8,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+        ),
+        d_model=32,
+        num_queries=2,
+        encoder_layers=1,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_layers=2,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=16,
+        num_feature_levels=4,
+        max_text_len=8,
+        disable_custom_kernels=True,
+    )
+    torch.manual_seed(0)
+    transformers.GroundingDinoForObjectDetection(config).save_pretrained(folder)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "cat", "dog"]
+    tokenizer = transformers.BertTokenizer({word: row for row, word in enumerate(vocabulary)})
+    image_processor = transformers.GroundingDinoImageProcessor(
+        size={"shortest_edge": SIDE, "longest_edge": 2 * SIDE}
+    )
+    processor = transformers.GroundingDinoProcessor(image_processor, tokenizer)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _decoder(heads: int) -> dict[str, int]:
+    return {
+        "hidden_size": 8,
+        "mlp_dim": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": heads,
+        "iou_head_hidden_dim": 8,
+        "iou_head_depth": 2,
+    }
+
+
+def _amplify(network: torch.nn.Module) -> torch.nn.Module:
+    """Make the weights large enough for the masks to depend visibly on image and prompt."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(30)
+    return network
