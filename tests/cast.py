@@ -43,7 +43,7 @@ def short_run(**changes: Any) -> TrainerConfig:
         "word_learning_rate": 1e-2,
         "canvas": CANVAS,
         "pool": 4,
-        "held_out": 2,
+        "held_out": 0,
         "checkpoint_every": 2,
     }
     return TrainerConfig(**(settings | changes))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import typer
-from click import Group, Option
+from typer.core import TyperGroup, TyperOption
 
 import customvideo
 from customvideo import runs
@@ -52,17 +52,17 @@ def run(
 
 def commands() -> dict[str, Any]:
     root = typer.main.get_command(app)
-    assert isinstance(root, Group)
+    assert isinstance(root, TyperGroup)
     found = dict(root.commands)
     toybox = found.pop("toybox")
-    assert isinstance(toybox, Group)
+    assert isinstance(toybox, TyperGroup)
     return found | {f"toybox {name}": command for name, command in toybox.commands.items()}
 
 
 def test_the_verbs_and_flags_are_these() -> None:
     seen = {}
     for name, command in commands().items():
-        options = [part for part in command.params if isinstance(part, Option)]
+        options = [part for part in command.params if isinstance(part, TyperOption)]
         flags = {option.opts[0].removeprefix("--") for option in options}
         seen[name] = flags
         assert len(flags) <= MOST_FLAGS

@@ -54,7 +54,8 @@ def check_demo(out: Path) -> None:
     for name in demo.NAMES:
         photos = sorted((out / "subjects" / name).glob("*.png"))
         assert len(photos) == 5
-        assert Image.open(photos[0]).size == (384, 240)
+        with Image.open(photos[0]) as photo:
+            assert photo.size == (384, 240)
         assert not (out / "subjects" / name / "masks").exists(), "masks are to be made"
     adapter = Adapter.load(out / "adapter.safetensors")
     assert [word.name for word in adapter.words] == list(demo.NAMES)

@@ -23,6 +23,7 @@ from customvideo.generation import (
     generate_with_attention,
 )
 from customvideo.subjects.subject import Subject
+from tests.tiny import MAX_LENGTH
 
 QUICK = SamplingConfig(num_steps=2, frames=2, height=64, width=96)
 PROMPT = "a <tom> cat and a <rex> dog"
@@ -166,7 +167,7 @@ def test_a_good_prompt_is_silent(backbone: UNet3D, adapter: Adapter) -> None:
     [
         ("a cat on the beach", "no learned word.*write <tom>, <rex>"),
         ("a <tom> cat and a <tim> dog", "Nobody learned <tim>.*knows <tom>, <rex>"),
-        ("a <tom> cat " + "and a dog " * 9, "longer than the backbone"),
+        ("a <tom> cat " + "and a dog " * (MAX_LENGTH // 3), "longer than the backbone"),
         ("a <tom> cat and a Zeppelin", "never learned 'zeppelin'"),
     ],
 )

@@ -56,7 +56,7 @@ def test_it_runs_from_its_own_place(python: Path, tmp_path: Path) -> None:
 
 
 def test_it_carries_recipes_and_templates(python: Path) -> None:
-    (package,) = python.parents[1].glob("[Ll]ib*/python*/site-packages/customvideo")
+    package = sorted(python.parents[1].glob("[Ll]ib*/**/site-packages/customvideo"))[0]
     assert list((package / "recipes").glob("customvideo-*.toml"))
     assert list((package / "templates").glob("*.j2"))
     assert (package / "py.typed").is_file()

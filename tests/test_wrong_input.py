@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from PIL import Image
 from safetensors.torch import save_file
+from typer.testing import Result
 
 from customvideo.adapters.adapter import Adapter
 from tests.surroundings import contents, run_cli, sampled, sets, train, write_pair, write_photos

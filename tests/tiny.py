@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-MAX_LENGTH = 24
+MAX_LENGTH = 32
 WORDS = (
     *("a", "the", "and", "on", "in", "of", "photo", "picture", "good", "close", "video", "with"),
     *("cat", "dog", "bear", "car", "man", "duck", "beach", "grass", "street", "walking", "running"),

@@ -234,7 +234,7 @@ def test_prompts_are_encoded_as_the_stock_pipeline_does(backbone: UNet3D, stock:
         ]
     )
     encoded = backbone.encode_prompt(prompts)
-    assert encoded.ids.shape == encoded.states.shape[:2] == (2, 24)
+    assert encoded.ids.shape == encoded.states.shape[:2] == (2, 32)
     torch.testing.assert_close(encoded.states, expected, atol=1e-6, rtol=0)
 
 

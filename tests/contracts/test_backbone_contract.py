@@ -29,6 +29,8 @@ def backbone(request: pytest.FixtureRequest, tiny_zeroscope: Path) -> Iterator[B
         try:
             yield load_backbone(request.param, device="cpu")
         except BackboneError as error:
+            if request.param != "toybox":
+                raise
             # A source tree before its first pre-training has no toybox weights.
             pytest.skip(str(error))
 

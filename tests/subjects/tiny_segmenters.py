@@ -23,6 +23,7 @@ def build_sam(folder: Path) -> Path:
             "global_attn_indexes": [0],
             "mlp_dim": 16,
             "num_pos_feats": 4,
+            "initializer_range": 0.02,
         },
         prompt_encoder_config={
             "hidden_size": 8,

@@ -37,7 +37,7 @@ TEMPLATES = (
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _LONGEST_NAME = 32
-_BRACKETED = re.compile(r"<\s*(\w[\w-]*)\s*>")
+_BRACKETED = re.compile(r"<\s*([^\W\d_][\w-]*)\s*>")
 # Spelt with a vowel but spoken with a consonant, and the reverse.
 _CONSONANT_SOUND = re.compile(r"u(ni(?!n|m)|s[ae]|k|tensil|rin)|eu|ewe|one\b|once")
 # Stands before each replaced word until the articles are set; a private-use character no text has.

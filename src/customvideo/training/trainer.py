@@ -218,7 +218,7 @@ class _Run:
                     if preview_due:
                         self._show_preview()
         except KeyboardInterrupt:
-            raise Interrupted(self._farewell("the last checkpoint is whole")) from None
+            raise Interrupted(self._farewell()) from None
         finally:
             self._session.close()
 
@@ -233,7 +233,7 @@ class _Run:
             if last or preview_due or self._stop.asked or self._due(self._config.checkpoint_every):
                 self._save()
             if self._stop.asked and not last:
-                raise Interrupted(self._farewell("a checkpoint is saved"))
+                raise Interrupted(self._farewell())
             if preview_due:
                 return True
         return False
@@ -277,11 +277,14 @@ class _Run:
                 error,
             )
 
-    def _farewell(self, saved: str) -> str:
-        place = f"Stopped after step {self._session.step} of {self._config.steps}"
-        if self._trainer.checkpoints is None:
-            return f"{place}; without an output folder nothing is saved."
-        return f"{place}; {saved} in '{self._trainer.checkpoints}': add --resume to go on."
+    def _farewell(self) -> str:
+        stopped = f"Stopped after step {self._session.step} of {self._config.steps}"
+        if self._trainer.checkpoints is None or not self._owns_folder:
+            return f"{stopped}, before anything was saved; run the same command to start again."
+        return (
+            f"{stopped}; the last checkpoint is in '{self._trainer.checkpoints}': run the same "
+            "command with --resume to go on."
+        )
 
 
 @contextmanager
