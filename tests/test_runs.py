@@ -189,11 +189,19 @@ def test_losses_are_read_by_part(tmp_path: Path) -> None:
 
 def test_sampling_starts_from_the_recipe_of_the_backbone(backbone: Backbone) -> None:
     usual = customvideo.config.default_recipe(backbone=backbone.name).sampling
-    changed = sampling_for(backbone, {"guidance": 2.0})
+    changed = sampling_for(None, backbone, {"guidance": 2.0})
     assert changed.guidance == 2.0
     assert changed.num_steps == usual.num_steps
     with pytest.raises(ConfigError, match="num_steps"):
-        sampling_for(backbone, {"num_step": 3})
+        sampling_for(None, backbone, {"num_step": 3})
+
+
+def test_sampling_starts_from_the_recipe_beside_the_adapter(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.toml").write_text("[sampling]\nnum_steps = 7\n")
+    options = sampling_for(tmp_path / "adapter.safetensors", backbone, {"guidance": 2.0})
+    assert (options.num_steps, options.guidance) == (7, 2.0)
 
 
 @pytest.mark.parametrize(("width", "scale"), [(96, 4), (200, 1), (160, 2), (576, 1)])

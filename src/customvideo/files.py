@@ -54,7 +54,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(partial, target)
     except OSError as error:
         if _concerns(error, target.parent):
-            raise _storage_error(error, target) from error
+            raise storage_error(error, target) from error
         raise
     finally:
         with suppress(OSError):
@@ -82,7 +82,7 @@ def ensure_dir(path: Path | str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _storage_error(error, folder) from error
+        raise storage_error(error, folder) from error
     return folder
 
 
@@ -127,7 +127,7 @@ def _concerns(error: OSError, folder: Path) -> bool:
     return Path(os.fspath(error.filename)).absolute().is_relative_to(folder.absolute())
 
 
-def _storage_error(error: OSError, path: Path) -> StorageError:
+def storage_error(error: OSError, path: Path) -> StorageError:
     reason = (error.strerror or str(error)).rstrip(".").lower()
     cause = _CAUSES.get(error.errno or 0, f"{reason}; choose another place")
     return StorageError(f"Cannot write '{path}': {cause}.")

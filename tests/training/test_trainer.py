@@ -20,7 +20,7 @@ from customvideo.methods.base import Batch
 from customvideo.methods.customvideo import CustomVideo
 from customvideo.subjects.subject import Subject
 from customvideo.training import session as session_module
-from customvideo.training.checkpoint import newest_valid
+from customvideo.training.checkpoint import Checkpoint, newest_valid
 from customvideo.training.progress import StepReport, read_losses
 from customvideo.training.trainer import Interrupted, Trainer, best_checkpoint
 from tests.cast import make_subject, quick_method, short_run
@@ -75,10 +75,11 @@ def test_training_lowers_the_held_out_score(
     assert all(set(report.parts) == {"reconstruction", "attention"} for report in seen)
     assert all(sum(report.parts.values()) == pytest.approx(report.loss) for report in seen)
     attention = [report.parts["attention"] for report in seen]
-    assert sum(attention[-4:]) < 0.9 * sum(attention[:4])
+    assert sum(attention[-4:]) < 0.8 * sum(attention[:4])
     newest = newest_valid(tmp_path / "checkpoints").newest
     assert newest is not None
     assert newest.step == 16
+    assert newest.state["score"] < Checkpoint(tmp_path / "checkpoints/4", 4).state["score"] - 0.02
     best = best_checkpoint(tmp_path / "checkpoints")
     assert best is not None
     assert best[1] <= newest.state["score"]

@@ -18,7 +18,7 @@ from customvideo import generation
 from customvideo.adapters.adapter import Adapter
 from customvideo.attention.draw import draw_words
 from customvideo.backbones.base import BACKBONES, Backbone, load_backbone
-from customvideo.config import default_recipe, load_recipe
+from customvideo.config import Recipe, default_recipe, load_recipe
 from customvideo.errors import AdapterError, ConfigError
 from customvideo.files import ensure_dir
 from customvideo.generation import SamplingConfig
@@ -63,7 +63,7 @@ def generate(plan: GeneratePlan, say: Say) -> list[Path]:
     if plan.attention and adapter is None:
         raise ConfigError("--attention draws learned words; give the --adapter that has them.")
     backbone = backbone_for(plan.adapter, adapter, plan.backbone, plan.device)
-    options = sampling_for(backbone, sampling)
+    options = sampling_for(plan.adapter, backbone, sampling)
     for target, (prompt, seed) in zip(targets, work, strict=True):
         began = time.monotonic()
         if plan.attention and adapter is not None:
@@ -95,14 +95,16 @@ def backbone_for(
     return backbone
 
 
-def sampling_for(backbone: Backbone, keys: Mapping[str, Any]) -> SamplingConfig:
-    """The packaged recipe's sampling on `backbone`, with `keys` changed.
+def sampling_for(path: Path | None, backbone: Backbone, keys: Mapping[str, Any]) -> SamplingConfig:
+    """How the run of the adapter at `path` sampled, with `keys` changed.
+
+    Without the run's recipe beside it, that is the packaged one for `backbone`.
 
     Raises:
         ConfigError: an unknown key, or a value that does not fit.
     """
-    usual = default_recipe(backbone=backbone.name).sampling
-    return validated(SamplingConfig, {**usual.model_dump(), **keys})
+    recipe = _recipe_beside(path) or default_recipe(backbone=backbone.name)
+    return validated(SamplingConfig, {**recipe.sampling.model_dump(), **keys})
 
 
 def watchable_scale(video: Video) -> int:
@@ -137,13 +139,19 @@ def _backbone_name(path: Path, adapter: Adapter) -> str:
     name = adapter.header.backbone
     if name in BACKBONES or "/" in name:
         return name
-    recipe = path.parent / RECIPE
-    if recipe.is_file():
-        return load_recipe(recipe).backbone
+    if recipe := _recipe_beside(path):
+        return recipe.backbone
     raise AdapterError(
         f"'{path}' was made for the backbone '{name}', which is a folder somewhere; say where with "
         "--backbone."
     )
+
+
+def _recipe_beside(path: Path | None) -> Recipe | None:
+    """The recipe of the run that wrote the adapter at `path`, if it still lies there."""
+    if path is None or not (path.parent / RECIPE).is_file():
+        return None
+    return load_recipe(path.parent / RECIPE)
 
 
 def _with_attention(

@@ -62,7 +62,7 @@ def evaluate(plan: EvaluatePlan, say: Say) -> dict[str, Any]:
     backbone = backbone_for(plan.adapter, adapter, plan.backbone, plan.device)
     encoders = encoders_for(backbone, *plan.encoders)
     subjects = load_subjects(specs, plan.segmenter, backbone.known_nouns)
-    options = sampling_for(backbone, {})
+    options = sampling_for(plan.adapter, backbone, {})
     work = list(product(prompts, plan.seeds))
     videos: list[Video] = []
     for prompt, seed in work:

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from customvideo.errors import ConfigError, StorageError
-from customvideo.files import ensure_dir, require_free, write_bytes, write_text
+from customvideo.files import ensure_dir, require_free, storage_error, write_bytes, write_text
 
 __all__ = [
     "Checkpoint",
@@ -227,7 +227,9 @@ def _new_folder(target: Path) -> Iterator[Path]:
             _remove(target)
         partial.rename(target)
         _sync(parent)
-    except (OSError, StorageError) as error:
+    except OSError as error:
+        raise storage_error(error, target) from error
+    except StorageError as error:
         raise StorageError(
             f"The checkpoint '{target}' could not be saved, earlier ones are untouched: {error}"
         ) from error
