@@ -9,16 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from customvideo.cli import app
-from customvideo.toybox.backbone import WEIGHTS
 from tests.cast import make_subject
-
-TOYBOX_IS_MADE = (WEIGHTS / "model" / "model_index.json").exists()
-needs_toybox = pytest.mark.skipif(not TOYBOX_IS_MADE, reason="the toybox weights are missing")
 
 QUICK = {
     "steps": "4",

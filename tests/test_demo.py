@@ -1,4 +1,4 @@
-"""The demo, whole: on the tiny random model always, on the toybox where its weights are."""
+"""The demo, whole: quickly on the tiny random model, then on the toybox itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from customvideo.training.progress import StepReport
 from customvideo.training.session import Session
 from customvideo.video import Video
 from tests.evaluation.conftest import tiny_clip, tiny_dino  # noqa: F401
-from tests.surroundings import QUICK, needs_toybox, run_cli
+from tests.surroundings import QUICK, run_cli
 
 # The tiny model reads 24 tokens only; that a prompt is longer is said, and fine here.
 pytestmark = pytest.mark.filterwarnings("ignore::customvideo.generation.CustomVideoWarning")
@@ -150,7 +150,6 @@ def test_through_the_command_line_it_is_as_polite(tmp_path: Path) -> None:
     assert str(tmp_path) in result.stderr and "another --out" in result.stderr
 
 
-@needs_toybox
 def test_on_the_toybox_with_a_short_training(tmp_path: Path) -> None:
     """The real model and judges, so that words, nouns and sizes are seen to fit together."""
     recipe = apply_sets(default_recipe(), ["steps=2", "pool=4", "num_steps=2", "held_out=0"])

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.surroundings import needs_toybox
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -67,7 +65,6 @@ def test_its_command_shows_help(python: Path, tmp_path: Path) -> None:
     assert "train" in said and "demo" in said
 
 
-@needs_toybox
 def test_the_demo_runs_from_it(python: Path, tmp_path: Path) -> None:
     """All of it but the length of the training: weights, recipes, judges, report."""
     script = """
@@ -81,7 +78,6 @@ demo.run(Path("demo"), say=print, recipe=short)
     assert (tmp_path / "demo" / "report.html").stat().st_size > 100_000
 
 
-@needs_toybox
 def test_its_command_makes_a_video(python: Path, tmp_path: Path) -> None:
     command = [str(python.parent / "customvideo"), "generate", "a cat on the beach"]
     _checked([*command, "--steps", "2", "--out", "video.png"], tmp_path)
