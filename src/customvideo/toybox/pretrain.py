@@ -116,8 +116,8 @@ class Pretraining:
         runner = Runner(course, nn.ModuleDict({"clip": clip}), self.work)
         stage = None
         if not runner.result_path.exists():
-            names = ("views", "pictures", "views", "clips")
-            shelves = [self.shelf(name) for name in names]
+            views = self.shelf("views")
+            shelves = [views, self.shelf("pictures"), views, self.shelf("clips")]
             stage = ClipStage(clip, self.tokenizer, shelves, self.config.seed)
         runner.run(stage or _done, self.progress)
         return clip.eval().requires_grad_(False)
