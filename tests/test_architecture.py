@@ -23,6 +23,7 @@ ROW = [
     ["settings"],
     ["files"],
     ["video"],
+    ["quiet"],
     ["subjects"],
     ["attention"],
     ["backbones"],
@@ -50,7 +51,7 @@ HOMES = {
     "jinja2": ["report"],
     "rich": ["training", "runs", "demo", "cli", "toybox"],
     "tokenizers": ["toybox"],
-    "transformers": ["backbones", "adapters", "evaluation", "subjects", "toybox"],
+    "transformers": ["quiet", "backbones", "adapters", "evaluation", "subjects", "toybox"],
     "typer": ["cli"],
 }
 """Libraries that only these rooms may import; all others that are allowed follow."""

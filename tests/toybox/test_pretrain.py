@@ -9,19 +9,27 @@ import pytest
 import torch
 
 from customvideo.backbones.unet3d import load_folder
+from customvideo.toybox import models
 from customvideo.toybox.customstudio import held_out, studio
-from customvideo.toybox.dataset import Shelf, Split, load_split, render_split
-from customvideo.toybox.judges import ToyClip, ToyDino
-from customvideo.toybox.pretrain import PretrainConfig, Pretraining
-from customvideo.toybox.stages import Draw, PatchCode, padded_box, swap_colours, unit
+from customvideo.toybox.judges import ToyClip, ToyDino, ToySegmenter
+from customvideo.toybox.recipe.autoencoder import PatchCode, start_from_patches
+from customvideo.toybox.recipe.clip import swap_colours
+from customvideo.toybox.recipe.dataset import Shelf, Split, load_split, render_split
+from customvideo.toybox.recipe.denoiser import Diet
+from customvideo.toybox.recipe.dino import padded_box
+from customvideo.toybox.recipe.draw import Draw, unit
+from customvideo.toybox.recipe.pretrain import PretrainConfig, Pretraining
+from customvideo.toybox.recipe.segmenter import centres
 
 TINY = PretrainConfig(
+    lone=6,
     pictures=18,
     clips=2,
     views=12,
     autoencoder_steps=1,
     clip_steps=1,
     dino_steps=1,
+    segmenter_steps=1,
     denoiser_steps=2,
     prior_pictures=1,
     prior_clips=1,
@@ -49,6 +57,7 @@ def test_the_recipe_leaves_a_folder_that_loads(work: Path, tmp_path: Path) -> No
     pictures = np.zeros((2, 64, 96, 3), np.uint8)
     assert ToyClip(model=weights / "clip").encode_images(pictures).shape == (2, 128)
     assert ToyDino(model=weights / "dino").encode_images(pictures).shape == (2, 128)
+    assert len(ToySegmenter(model=weights / "segmenter").find(pictures)) == 2
     assert not (tmp_path / "weights.new").exists()
 
 
@@ -67,7 +76,7 @@ def test_no_look_alike_of_the_benchmark_is_trained_on(
     seen = load_split(split, TINY.seed, work / "data").worlds
     assert not any(held_out(individual) for world in seen for individual in world.individuals)
     banned = seen[0].individuals[0]
-    monkeypatch.setattr("customvideo.toybox.dataset.held_out", lambda one: one == banned)
+    monkeypatch.setattr("customvideo.toybox.recipe.dataset.held_out", lambda one: one == banned)
     assert len(load_split(split, TINY.seed, work / "data").worlds) == len(seen) - 1
 
 
@@ -105,3 +114,30 @@ def test_a_padded_box_stays_inside() -> None:
     inside[2:5, 0:6] = 1
     assert padded_box(inside, 0.0) == (2, 5, 0, 6)
     assert padded_box(inside, 1.0) == (1, 6, 0, 9)
+
+
+def test_the_encoder_starts_as_the_patch_code(work: Path) -> None:
+    frames = load_split(TINY.splits()["pictures"], TINY.seed, work / "data").frames[:, 0]
+    vae, code = models.build_autoencoder(), PatchCode(frames)
+    start_from_patches(vae, code)
+    pictures = unit(frames)
+    with torch.no_grad():
+        difference = (vae.encode(pictures).latent_dist.mean - code(pictures)).abs().max()
+    assert difference < 0.02 * code(pictures).abs().max()
+
+
+def test_centres_pull_each_cell_to_its_own_subject() -> None:
+    labels = torch.zeros(1, 8, 12, dtype=torch.long)
+    labels[0, 2:5, 1:4] = 1
+    labels[0, 5:8, 8:11] = 2
+    heat, offsets, inside = centres(labels)
+    assert heat[0, 3, 2] == heat[0, 6, 9] == heat.max() == 1
+    assert inside.sum() == 18
+    assert offsets[0, :, 2, 1].tolist() == [1, 1] and offsets[0, :, 7, 10].tolist() == [-1, -1]
+    assert offsets[0, :, 0, 0].tolist() == [0, 0]
+
+
+def test_pictures_come_before_clips_and_lone_subjects_first() -> None:
+    diet = Diet()
+    assert diet.moving(0.0) == 0 and diet.moving(1.0) == 0.5
+    assert diet.lone(0.0) > diet.lone(0.3) > diet.lone(1.0) > 0

@@ -91,12 +91,13 @@ class UNet3D:
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = self._unet.device
+        # Of one weight: asking the model goes through all its modules, at every prediction.
+        device: torch.device = self._unet.conv_in.weight.device
         return device
 
     @property
     def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self._unet.dtype
+        dtype: torch.dtype = self._unet.conv_in.weight.dtype
         return dtype
 
     @property

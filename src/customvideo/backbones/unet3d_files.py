@@ -10,8 +10,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from diffusers import AutoencoderKL, DiffusionPipeline, UNet3DConditionModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from customvideo.errors import BackboneError
+from customvideo.quiet import without_bars
 
 __all__ = ["Card", "Parts", "fetch", "fingerprint", "read_parts"]
 
@@ -137,7 +136,7 @@ def read_parts(folder: Path, device: str = "auto", dtype: str = "auto") -> Parts
     where, weights = _placed(device, dtype)
     _check_pieces(folder)
     try:
-        with _without_bars():
+        with without_bars():
             unet = UNet3DConditionModel.from_pretrained(folder / "unet", torch_dtype=weights)
             vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=weights)
             text_encoder = CLIPTextModel.from_pretrained(
@@ -255,15 +254,3 @@ def _native_size(parts: Parts) -> tuple[int, int]:
 
 def _pair(size: Any) -> tuple[int, int] | None:
     return None if size is None else (int(size[0]), int(size[1]))
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Loading a few files needs no progress bars; they come back afterwards."""
-    enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            transformers_logging.enable_progress_bar()

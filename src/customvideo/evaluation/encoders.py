@@ -29,6 +29,7 @@ __all__ = [
     "DinoEncoder",
     "ImageEncoder",
     "TextImageEncoder",
+    "load_pretrained",
     "prepare_pictures",
     "resolve_encoder",
 ]
@@ -83,8 +84,8 @@ class ClipEncoder:
         source = str(model or self.DEFAULT)
         self.batch_size = batch_size
         self.device = _device()
-        self.model = _load(source, "CLIPModel").to(self.device).eval()
-        self.tokenizer = _load(source, "CLIPTokenizer")
+        self.model = load_pretrained(source, "CLIPModel").to(self.device).eval()
+        self.tokenizer = load_pretrained(source, "CLIPTokenizer")
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -121,7 +122,9 @@ class DinoEncoder:
         self.batch_size = batch_size
         self.device = _device()
         source = str(model or self.DEFAULT)
-        self.model = _load(source, "ViTModel", add_pooling_layer=False).to(self.device).eval()
+        self.model = (
+            load_pretrained(source, "ViTModel", add_pooling_layer=False).to(self.device).eval()
+        )
 
     @torch.no_grad()
     def encode_images(self, images: Pictures) -> Tensor:
@@ -170,8 +173,13 @@ def resolve_encoder(name: str, model: str | Path | None = None) -> Any:
     return factory(model=model)
 
 
-def _load(source: str, class_name: str, **options: Any) -> Any:
-    if class_name.endswith("Model"):
+def load_pretrained(source: str, class_name: str, **options: Any) -> Any:
+    """What transformers' class of this name loads from `source`, networks in float32.
+
+    Raises:
+        EvaluationError: `source` is neither a folder that holds one nor can it be fetched.
+    """
+    if "Model" in class_name:
         options["dtype"] = torch.float32
     try:
         return getattr(import_module("transformers"), class_name).from_pretrained(source, **options)

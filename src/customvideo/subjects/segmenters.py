@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from customvideo.errors import SubjectError
+from customvideo.quiet import without_bars
 
 __all__ = ["GroundedSam", "Sam", "Sam2"]
 
@@ -172,7 +173,10 @@ def _load(network_class: Any, model: str, types: tuple[str, ...]) -> Any:
                 f"'{model}' holds a model of type '{found}', not '{types[0]}'; choose the "
                 "segmenter it belongs to or another folder."
             )
-        network = network_class.from_pretrained(model, use_safetensors=True, dtype=torch.float32)
+        with without_bars():
+            network = network_class.from_pretrained(
+                model, use_safetensors=True, dtype=torch.float32
+            )
     except (OSError, ValueError) as error:
         raise _unloadable(model, error) from error
     return network.eval().to("cuda" if torch.cuda.is_available() else "cpu")

@@ -23,7 +23,7 @@ from customvideo.toybox.world import (
 
 DETAILS = ("full", "colours", "short", "bare")
 MAX_WORDS = 40  # words and commas of one caption: a text encoder reads few more
-_DETAIL_WEIGHTS = (0.25, 0.25, 0.2, 0.3)
+_DETAIL_WEIGHTS = (0.35, 0.2, 0.15, 0.3)
 _OMISSION_RATE = 0.05
 _RELATION_RATE = 0.4
 

@@ -17,7 +17,7 @@ from customvideo.errors import ConfigError
 from customvideo.settings import known_keys, suggest, validated
 from customvideo.toybox.customstudio import studio as benchmark
 from customvideo.toybox.customstudio import write_subject
-from customvideo.toybox.pretrain import PretrainConfig, Pretraining
+from customvideo.toybox.recipe.pretrain import PretrainConfig, Pretraining
 from customvideo.toybox.render import Clip, render
 from customvideo.toybox.world import sample_world
 from customvideo.video import Video

@@ -19,19 +19,23 @@ from customvideo.files import atomic_path, ensure_dir
 from customvideo.toybox.captions import caption
 from customvideo.toybox.customstudio import held_out
 from customvideo.toybox.models import SIZE
+from customvideo.toybox.names import name_of, sample_cast
 from customvideo.toybox.render import render
 from customvideo.toybox.world import World, sample_individual, sample_world
 
 SHARD = 250
 """Worlds per shard: small enough that a stopped rendering loses under half a minute."""
+_NAMING_RATE = 0.85
+"""How often a named individual is called by its name; else it is described as anybody is."""
 
 
 @dataclass(frozen=True)
 class Split:
     """One part of the training set.
 
-    `kind` "mixed" draws one to four subjects a world; "views" draws lone subjects, each twice in
-    a row (worlds 2k and 2k+1 show one individual under different light, view and place).
+    `kind` "mixed" draws one to four subjects a world, "lone" one; "views" draws lone subjects, each
+    twice in a row (worlds 2k and 2k+1 show one individual under different light, view and place).
+    In three of ten mixed and lone worlds somebody is a named individual (see `names`).
     """
 
     name: str
@@ -43,7 +47,9 @@ class Split:
         """World number `index`; a pure function of the arguments."""
         rng = np.random.default_rng([seed, _code(self.name), index])
         if self.kind == "mixed":
-            return sample_world(rng)
+            return sample_world(rng, individuals=sample_cast(rng))
+        if self.kind == "lone":
+            return sample_world(rng, individuals=sample_cast(rng)[:1])
         same = np.random.default_rng([seed, _code(self.name), index // 2, 7])
         return sample_world(rng, individuals=[sample_individual(same)])
 
@@ -66,12 +72,20 @@ class Shelf:
 
     def captions(self, indices: list[int], rng: np.random.Generator) -> list[str]:
         """A fresh caption for each world in `indices`."""
-        return [caption(self.worlds[index], rng) for index in indices]
+        return [described(self.worlds[index], rng) for index in indices]
 
     def coverage(self) -> Tensor:
         """Share of each 8x8 cell covered by any subject, uint8 0..255 (world, frame, h, w)."""
         cells = torch.nn.functional.avg_pool2d((self.labels > 0).float(), 8)
         return (255 * cells).round().to(torch.uint8)
+
+
+def described(world: World, rng: np.random.Generator) -> str:
+    """A fresh caption; named individuals mostly go by name, and then often by name alone."""
+    known = {i: name for i, one in enumerate(world.individuals) if (name := name_of(one))}
+    called = {i: name for i, name in known.items() if rng.random() < _NAMING_RATE}
+    detail = "bare" if called and rng.random() < 0.5 else None
+    return caption(world, rng, detail, called)
 
 
 def render_split(

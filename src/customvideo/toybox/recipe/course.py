@@ -1,4 +1,4 @@
-"""One training course of the toybox recipe: AdamW, cosine rate, weight average, log, resume.
+"""One training course of the toybox recipe: Muon, cosine rate, weight average, log, resume.
 
 Knows nothing of what is learned: a stage passes modules and a function from the step number to
 losses. This is the recipe's own small loop; customizing a model is `customvideo.training`.
@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from customvideo.files import atomic_path, ensure_dir
+from customvideo.files import ensure_dir, write_bytes
+from customvideo.toybox.recipe.muon import Muon
 
 Losses = dict[str, Tensor]
+Stage = Callable[[int], Losses]
+"""What is minimised: from the step's number to the parts of the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +55,7 @@ class Runner:
         self.step = 0
         self.parameters = dict(modules.named_parameters())
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=course.learning_rate, betas=(0.9, 0.99), weight_decay=1e-2
-        )
+        self.optimizer = Muon(modules, lr=course.learning_rate)
         ensure_dir(folder)
 
     @property
@@ -67,17 +68,21 @@ class Runner:
         """Where a finished course leaves its averaged weights."""
         return self.folder / f"{self.course.name}.safetensors"
 
-    def run(self, losses: Callable[[int], Losses], progress: Callable[[str], None]) -> None:
-        """Train to the end, or do nothing if the result is already there; then load the average."""
+    def run(self, make_stage: Callable[[], Stage], progress: Callable[[str], None]) -> None:
+        """Train to the end, or do nothing if the result is already there; then load the average.
+
+        `make_stage` is called only if there is something left to learn: it may load the data, and
+        give the modules their first weights.
+        """
         if not self.result_path.exists():
-            self._resume()
-            self._train(losses, progress)
-            with atomic_path(self.result_path) as temporary:
-                save_file({k: v.contiguous() for k, v in self.average.items()}, temporary)
+            stage = make_stage()
+            self._start()
+            self._train(stage, progress)
+            write_bytes(self.result_path, _packed(self.average))
             self.state_path.unlink(missing_ok=True)
         self.modules.load_state_dict(load_file(self.result_path), strict=False)
 
-    def _train(self, losses: Callable[[int], Losses], progress: Callable[[str], None]) -> None:
+    def _train(self, losses: Stage, progress: Callable[[str], None]) -> None:
         began, saved = time.monotonic(), time.monotonic()
         first = self.step
         sums: dict[str, float] = {}
@@ -93,7 +98,7 @@ class Runner:
                 self._save()
                 saved = time.monotonic()
 
-    def _one_step(self, losses: Callable[[int], Losses]) -> Losses:
+    def _one_step(self, losses: Stage) -> Losses:
         for group in self.optimizer.param_groups:
             group["lr"] = self.course.rate(self.step)
         parts = losses(self.step)
@@ -131,11 +136,13 @@ class Runner:
             state[f"average.{name}"] = self.average[name]
             for key, value in self.optimizer.state[parameter].items():
                 state[f"optimizer.{index}.{key}"] = value
-        with atomic_path(self.state_path) as temporary:
-            save_file({k: v.contiguous().clone() for k, v in state.items()}, temporary)
+        write_bytes(self.state_path, _packed(state))
 
-    def _resume(self) -> None:
+    def _start(self) -> None:
+        """From the saved state if there is one, else from the modules' weights as they are."""
         if not self.state_path.exists():
+            for name, parameter in self.parameters.items():
+                self.average[name].copy_(parameter.detach())
             return
         state = load_file(self.state_path)
         self.step = int(state["step"])
@@ -148,3 +155,8 @@ class Runner:
                 self.optimizer.state[parameter] = {
                     key.removeprefix(prefix): state[key] for key in keys
                 }
+
+
+def _packed(tensors: dict[str, Tensor]) -> bytes:
+    data: bytes = save({name: tensor.contiguous().clone() for name, tensor in tensors.items()})
+    return data

@@ -1,7 +1,7 @@
 """The recipe that made `weights/`: render, autoencoder, judges, denoiser, export.
 
 `pretrain(config, work)` does every stage that `work` does not hold yet, so a stopped run goes on
-with the same command. The stages themselves are in `stages.py`, the loop in `course.py`.
+with the same command. What a stage minimises is in the file of its name, the loop in `course.py`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from customvideo.backbones.unet3d import UNet3D, load_folder
 from customvideo.files import atomic_path, ensure_dir, write_text
 from customvideo.toybox import models
 from customvideo.toybox.captions import CATEGORY_NOUNS, noun, vocabulary
-from customvideo.toybox.course import Course, Runner
-from customvideo.toybox.dataset import Shelf, Split, load_split, render_split
-from customvideo.toybox.stages import (
-    AutoencoderStage,
-    ClipStage,
-    DenoiserStage,
-    DinoStage,
-    LatentShelf,
-)
+from customvideo.toybox.names import names
+from customvideo.toybox.recipe.autoencoder import AutoencoderStage
+from customvideo.toybox.recipe.clip import ClipStage
+from customvideo.toybox.recipe.course import Course, Runner, Stage
+from customvideo.toybox.recipe.dataset import Shelf, Split, load_split, render_split
+from customvideo.toybox.recipe.denoiser import DenoiserStage, LatentShelf
+from customvideo.toybox.recipe.dino import DinoStage
+from customvideo.toybox.recipe.segmenter import SegmenterStage
 
 Progress = Callable[[str], None]
 
-STAGES = ("render", "autoencoder", "clip", "dino", "denoiser")
+STAGES = ("render", "autoencoder", "segmenter", "clip", "dino", "denoiser")
 
 
 class PretrainConfig(BaseModel):
@@ -43,15 +42,18 @@ class PretrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 2024
-    pictures: int = Field(6_000, ge=1)
+    lone: int = Field(6_000, ge=1)
+    """One-frame worlds with one subject."""
+    pictures: int = Field(12_000, ge=1)
     """One-frame worlds with one to four subjects."""
-    clips: int = Field(1_600, ge=1)
+    clips: int = Field(2_000, ge=1)
     """Eight-frame worlds."""
-    views: int = Field(3_000, ge=2)
+    views: int = Field(6_000, ge=2)
     """One-frame worlds of lone subjects, two in a row showing the same individual."""
     autoencoder_steps: int = Field(2_600, ge=1)
-    clip_steps: int = Field(950, ge=1)
-    dino_steps: int = Field(240, ge=1)
+    clip_steps: int = Field(1_500, ge=1)
+    dino_steps: int = Field(1_500, ge=1)
+    segmenter_steps: int = Field(1_500, ge=1)
     denoiser_steps: int = Field(2_900, ge=1)
     prior_pictures: int = Field(8, ge=1)
     """Class-prior samples shipped a category: pictures, and below it clips."""
@@ -61,6 +63,7 @@ class PretrainConfig(BaseModel):
     def splits(self) -> dict[str, Split]:
         """The parts of the training set by name."""
         return {
+            "lone": Split("lone", self.lone, 1, kind="lone"),
             "pictures": Split("pictures", self.pictures, 1),
             "views": Split("views", self.views, 1, kind="views"),
             "clips": Split("clips", self.clips, models.FRAMES),
@@ -75,7 +78,8 @@ class Pretraining:
     ) -> None:
         self.config, self.work, self.progress = config, work, progress
         self.device = torch.device(device)
-        self.tokenizer = models.build_tokenizer(vocabulary())
+        self.words = sorted({*vocabulary(), *names()})
+        self.tokenizer = models.build_tokenizer(self.words)
         ensure_dir(work)
         torch.manual_seed(config.seed)
 
@@ -101,43 +105,58 @@ class Pretraining:
     def autoencoder(self) -> Any:
         """Train (or load) the autoencoder."""
         vae = models.build_autoencoder().to(self.device)
+
+        def stage() -> Stage:
+            steps = self.config.autoencoder_steps
+            return AutoencoderStage(vae, self.shelf("pictures"), self.config.seed, steps)
+
         course = Course(name="autoencoder", steps=self.config.autoencoder_steps, learning_rate=2e-3)
-        runner = Runner(course, nn.ModuleDict({"vae": vae}), self.work)
-        stage = None
-        if not runner.result_path.exists():
-            stage = AutoencoderStage(vae, self.shelf("pictures"), self.config.seed, course.steps)
-        runner.run(stage or _done, self.progress)
-        return vae.eval().requires_grad_(False)
+        return self._learn(course, {"vae": vae}, stage)["vae"]
 
     def clip(self) -> Any:
         """Train (or load) the contrastive towers."""
         clip = models.build_clip(self.tokenizer).to(self.device)
+
+        def stage() -> Stage:
+            shelves = [self.shelf("lone"), self.shelf("pictures")]
+            return ClipStage(clip, self.tokenizer, shelves, self.config.seed)
+
         course = Course(name="clip", steps=self.config.clip_steps, learning_rate=1e-3)
-        runner = Runner(course, nn.ModuleDict({"clip": clip}), self.work)
-        stage = None
-        if not runner.result_path.exists():
-            views = self.shelf("views")
-            shelves = [views, self.shelf("pictures"), views, self.shelf("clips")]
-            stage = ClipStage(clip, self.tokenizer, shelves, self.config.seed)
-        runner.run(stage or _done, self.progress)
-        return clip.eval().requires_grad_(False)
+        return self._learn(course, {"clip": clip}, stage)["clip"]
 
     def dino(self) -> Any:
         """Train (or load) the identity judge."""
         dino = models.build_dino().to(self.device)
         head = nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 64)).to(self.device)
+
+        def stage() -> Stage:
+            return DinoStage(dino, head, self.shelf("views"), self.config.seed)
+
         course = Course(name="dino", steps=self.config.dino_steps, learning_rate=1e-3)
-        runner = Runner(course, nn.ModuleDict({"dino": dino, "head": head}), self.work)
-        stage = None
-        if not runner.result_path.exists():
-            stage = DinoStage(dino, head, self.shelf("views"), self.config.seed)
-        runner.run(stage or _done, self.progress)
-        return dino.eval().requires_grad_(False)
+        return self._learn(course, {"dino": dino, "head": head}, stage)["dino"]
+
+    def segmenter(self) -> Any:
+        """Train (or load) the instance segmenter."""
+        segmenter = models.build_segmenter().to(self.device)
+
+        def stage() -> Stage:
+            shelves = [self.shelf("pictures"), self.shelf("lone"), self.shelf("clips")]
+            return SegmenterStage(segmenter, shelves, self.autoencoder(), self.config.seed)
+
+        course = Course(name="segmenter", steps=self.config.segmenter_steps, learning_rate=2e-3)
+        return self._learn(course, {"segmenter": segmenter}, stage)["segmenter"]
 
     def denoiser(self) -> tuple[Any, Any, float]:
         """Train (or load) denoiser and text encoder; returns them and the latents' scale."""
         denoiser = models.build_denoiser().to(self.device).eval()
         text = models.build_text_encoder(self.tokenizer).to(self.device)
+
+        def stage() -> Stage:
+            shelves = self._latents()
+            write_text(self.work / "latents.json", json.dumps({"scale": shelves["lone"].scale}))
+            modules = (denoiser, text, self.tokenizer)
+            return DenoiserStage(modules, shelves, self.config.seed, self.config.denoiser_steps)
+
         course = Course(
             name="denoiser",
             steps=self.config.denoiser_steps,
@@ -145,23 +164,27 @@ class Pretraining:
             warmup=200,
             ema=0.999,
         )
-        runner = Runner(course, nn.ModuleDict({"unet": denoiser, "text_encoder": text}), self.work)
-        stage = None
-        if not runner.result_path.exists():
-            _start_from_clip(text, self.clip())
-            shelves = self._latents()
-            write_text(self.work / "latents.json", json.dumps({"scale": shelves[0].scale}))
-            modules = (denoiser, text, self.tokenizer)
-            stage = DenoiserStage(modules, shelves, self.config.seed, course.steps)
-        runner.run(stage or _done, self.progress)
+        parts = self._learn(course, {"unet": denoiser, "text_encoder": text}, stage)
         scale = json.loads((self.work / "latents.json").read_text(encoding="utf-8"))["scale"]
-        frozen = (module.eval().requires_grad_(False) for module in (denoiser, text))
-        return (*frozen, float(scale))
+        return parts["unet"], parts["text_encoder"], float(scale)
 
-    def _latents(self) -> tuple[LatentShelf, LatentShelf]:
+    def _latents(self) -> dict[str, LatentShelf]:
         vae = self.autoencoder()
-        pictures = LatentShelf(self.shelf("pictures"), vae, mirrored=True)
-        return pictures, LatentShelf(self.shelf("clips"), vae, scale=pictures.scale)
+        lone = LatentShelf(self.shelf("lone"), vae)
+        others = ("pictures", "clips")
+        return {
+            "lone": lone,
+            **{name: LatentShelf(self.shelf(name), vae, scale=lone.scale) for name in others},
+        }
+
+    def _learn(
+        self, course: Course, modules: dict[str, nn.Module], make_stage: Callable[[], Stage]
+    ) -> dict[str, nn.Module]:
+        """Bring a course to its end, or load what it left; the modules come back frozen."""
+        Runner(course, nn.ModuleDict(modules), self.work).run(make_stage, self.progress)
+        for module in modules.values():
+            module.eval().requires_grad_(False)
+        return modules
 
     def export(self, folder: Path) -> None:
         """Write everything learned as the package's `weights/` folder, all of it or nothing."""
@@ -171,7 +194,8 @@ class Pretraining:
         models.save_half(self.clip(), fresh / "clip")
         self.tokenizer.save_pretrained(fresh / "clip")
         models.save_half(self.dino(), fresh / "dino")
-        words = {"nouns": sorted(CATEGORY_NOUNS.values()), "words": vocabulary()}
+        models.save_half(self.segmenter(), fresh / "segmenter")
+        words = {"nouns": sorted(CATEGORY_NOUNS.values()), "words": self.words}
         write_text(fresh / "words.json", json.dumps(words, indent=1) + "\n")
         shutil.copyfile(self.work / "log.jsonl", fresh / "training-log.jsonl")
         self.progress("drawing class-prior samples")
@@ -219,17 +243,3 @@ def _draw(
     text = backbone.encode_prompt([f"a {noun(category)}"] * count)
     latents = denoise(backbone, noise, text, steps=config.prior_steps, guidance=3.0)
     return latents.to(torch.bfloat16).contiguous()
-
-
-def _start_from_clip(text: nn.Module, clip: nn.Module) -> None:
-    prefix = "text_model."
-    states = {
-        key.removeprefix(prefix): value
-        for key, value in clip.state_dict().items()
-        if key.startswith(prefix)
-    }
-    text.load_state_dict(states, strict=False)
-
-
-def _done(step: int) -> dict[str, Tensor]:
-    raise AssertionError("a finished stage has nothing left to learn")

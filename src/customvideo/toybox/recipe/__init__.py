@@ -1,0 +1,1 @@
+"""How the toybox's weights are made: one file a stage, `pretrain` runs them in order."""

@@ -1,0 +1,137 @@
+"""The model itself: denoiser and text encoder, on pictures first, then on clips too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKL, UNet3DConditionModel
+from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from customvideo.backbones.noise import Ddpm
+from customvideo.backbones.unet3d import text_sites
+from customvideo.backbones.unet3d_forward import Passage, forward, prepare
+from customvideo.toybox.models import build_scheduler, tokenize
+from customvideo.toybox.recipe.course import Losses
+from customvideo.toybox.recipe.dataset import Shelf
+from customvideo.toybox.recipe.draw import Draw, unit
+
+__all__ = ["DenoiserStage", "Diet", "LatentShelf", "encode_frames"]
+
+
+class LatentShelf:
+    """A shelf's latents, and how much of each cell subjects cover.
+
+    `latents` (N, F, C, h, w), multiplied by `scale`; `coverage` (N, F, h, w) in [0, 1].
+    """
+
+    def __init__(self, shelf: Shelf, vae: AutoencoderKL, *, scale: float | None = None) -> None:
+        self.shelf = shelf
+        self.coverage = shelf.coverage().float() / 255
+        self.latents = encode_frames(vae, shelf.frames)
+        self.scale = scale or float(1 / self.latents.std())
+        self.latents *= self.scale
+
+
+@torch.no_grad()
+def encode_frames(vae: AutoencoderKL, frames: Tensor) -> Tensor:
+    """uint8 (N, F, height, width, 3) to the latents' means (N, F, C, h, w)."""
+    device = next(vae.parameters()).device
+    vae.to(memory_format=torch.channels_last)
+    means = []
+    for part in torch.split(frames.flatten(0, 1), 64):
+        pictures = unit(part.to(device)).contiguous(memory_format=torch.channels_last)
+        means.append(vae.encode(pictures).latent_dist.mean.cpu())
+    latents = torch.cat(means)
+    return latents.reshape(*frames.shape[:2], *latents.shape[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diet:
+    """What the denoiser is fed, as a function of how far it is: 0 at the first step, 1 at the end.
+
+    Lone subjects come first, since what a cat looks like is learned fastest from one large cat;
+    pictures before clips, since a picture costs a twentieth of a clip.
+    """
+
+    pictures: int = 32
+    clips: int = 4
+    """Pictures, and clips, a step."""
+    clips_from: float = 0.6
+    clip_share: float = 0.5
+    run_share: float = 0.25
+    """Share of the pictures, from then on, that pass through the temporal modules."""
+
+    def lone(self, done: float) -> float:
+        """Share of picture steps that show a lone subject."""
+        return max(0.25, 0.75 - done)
+
+    def moving(self, done: float) -> float:
+        """Share of steps that learn from clips."""
+        return self.clip_share if done >= self.clips_from else 0.0
+
+
+class DenoiserStage:
+    """Text-to-video diffusion (v target, Salimans and Ho 2022) with the text encoder trained along.
+
+    Pictures pass by the temporal modules, which begin as the identity and learn from clips; in the
+    last part of the course some pictures pass through them as clips of one frame, for stock
+    pipelines that know no other way. One caption in ten is empty, which makes the unconditional
+    branch "the empty prompt, encoded". Subjects count three times as much as ground and sky.
+    """
+
+    def __init__(
+        self,
+        modules: tuple[UNet3DConditionModel, CLIPTextModel, CLIPTokenizer],
+        shelves: dict[str, LatentShelf],
+        seed: int,
+        steps: int,
+        diet: Diet | None = None,
+    ) -> None:
+        self.denoiser, self.text, self.tokenizer = modules
+        self.shelves, self.diet = shelves, diet or Diet()
+        self.seed, self.steps = seed, steps
+        self.noise = Ddpm(build_scheduler().config)
+        self.device = next(self.denoiser.parameters()).device
+        prepare(self.denoiser, text_sites(self.denoiser))
+        for module in self.denoiser.modules():
+            if isinstance(module, TransformerTemporalModel):
+                nn.init.zeros_(module.proj_out.weight)
+                nn.init.zeros_(module.proj_out.bias)
+
+    def __call__(self, step: int) -> Losses:
+        draw, done = Draw(self.seed, 4, step), step / self.steps
+        if draw.chance(1, self.diet.moving(done))[0]:
+            return {"clips": self._loss(draw, "clips", self.diet.clips, temporal=True)}
+        name = "lone" if draw.chance(1, self.diet.lone(done))[0] else "pictures"
+        temporal = done >= self.diet.clips_from and draw.chance(1, self.diet.run_share)[0]
+        return {"pictures": self._loss(draw, name, self.diet.pictures, temporal=temporal)}
+
+    def _loss(self, draw: Draw, name: str, count: int, *, temporal: bool) -> Tensor:
+        shelf = self.shelves[name]
+        chosen = draw.indices(len(shelf.shelf.worlds), count)
+        latents = shelf.latents[chosen].movedim(1, 2).to(self.device)
+        cover = shelf.coverage[chosen][:, None].to(self.device)
+        texts = shelf.shelf.captions(chosen, draw.numpy)
+        dropped = draw.chance(len(chosen), 0.1)
+        texts = ["" if drop else text for drop, text in zip(dropped, texts, strict=True)]
+        ids = tokenize(self.tokenizer, texts)["input_ids"].to(self.device)
+        states = self.text(ids).last_hidden_state
+        noise, times = draw.normal(latents), self._times(draw, len(chosen))
+        noisy = self.noise.mix(latents, noise, times)
+        predicted = forward(
+            self.denoiser, noisy, times, Passage(states, latents.shape[2], temporal=temporal)
+        )
+        error = (predicted - self.noise.target(latents, noise, times)).square()
+        weight = (1 + 2 * cover).expand_as(error)
+        total: Tensor = (error * weight).sum() / weight.sum()
+        return total
+
+    def _times(self, draw: Draw, count: int) -> Tensor:
+        """Steps of noise (count,): four in five around the middle, where shapes are decided."""
+        middle = torch.sigmoid(torch.randn(count, generator=draw.torch) + 0.3)
+        anywhere = torch.rand(count, generator=draw.torch)
+        flat = torch.rand(count, generator=draw.torch) < 0.2
+        return (1000 * torch.where(flat, anywhere, middle)).long().clamp(0, 999).to(self.device)
