@@ -38,11 +38,13 @@ def pretrain(
     Raises:
         ConfigError: an unknown size, or a folder to export to that holds something else.
     """
-    config = validated(PretrainConfig, _parse(sets))
-    if export is not None:
-        _require_replaceable(export)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    changes = _parse(sets)
+    validated(PretrainConfig, changes)
+    config = PretrainConfig.sized_for(device, changes)
+    if export is not None:
+        _require_replaceable(export)
     run = Pretraining(config, work, device, say)
     run.run()
     if export is not None:

@@ -35,6 +35,8 @@ from customvideo.toybox.world import (
 
 Picture = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.float32]
+Look = tuple[str, frozenset[str], str, str]
+"""Category, both main colours in either order, pattern, accessory: what makes two look alike."""
 
 SEED = 63
 SUBJECTS, PAIRS, TRIPLES, QUADRUPLES = 63, 68, 8, 4
@@ -108,8 +110,8 @@ class Studio:
         raise UserError(f"The toybox has no subject called '{name}'; it has {known}.")
 
 
-def _look(individual: Individual) -> tuple[str, frozenset[str], str, str]:
-    """Category, both main colours in either order, pattern, accessory."""
+def look(individual: Individual) -> Look:
+    """What somebody sees who does not measure."""
     colours = frozenset({individual.main, individual.second})
     return (individual.category, colours, individual.pattern, individual.accessory)
 
@@ -216,13 +218,13 @@ def studio() -> Studio:
 
 
 @lru_cache(maxsize=1)
-def _looks() -> frozenset[tuple[str, frozenset[str], str, str]]:
-    return frozenset(_look(subject.individual) for subject in studio().subjects)
+def _looks() -> frozenset[Look]:
+    return frozenset(look(subject.individual) for subject in studio().subjects)
 
 
 def held_out(individual: Individual) -> bool:
     """Whether a toy has the category, main colours, pattern and accessory of one of the 63."""
-    return _look(individual) in _looks()
+    return look(individual) in _looks()
 
 
 def _photo_world(individual: Individual, rng: np.random.Generator, index: int, place: str) -> World:

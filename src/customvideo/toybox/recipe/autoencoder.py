@@ -135,11 +135,14 @@ def _apply_code(layer: nn.Conv2d, code: PatchCode, norm: nn.GroupNorm) -> list[i
 class AutoencoderStage:
     """Reconstruction; what lies inside the subjects counts three times."""
 
-    def __init__(self, vae: AutoencoderKL, shelf: Shelf, seed: int, steps: int) -> None:
+    def __init__(
+        self, vae: AutoencoderKL, shelf: Shelf, seed: int, steps: int, batch: int = 1
+    ) -> None:
         self.frames, self.labels = shelf.frames.flatten(0, 1), shelf.labels.flatten(0, 1)
         self.device = next(vae.parameters()).device
         start_from_patches(vae, PatchCode(self.frames[::7][:700]).to(self.device))
-        self.vae, self.seed, self.steps = vae.to(memory_format=torch.channels_last), seed, steps
+        self.vae = vae.to(memory_format=torch.channels_last)
+        self.seed, self.steps, self.batch = seed, steps, batch
 
     def __call__(self, step: int) -> Losses:
         draw = Draw(self.seed, 1, step)
@@ -151,7 +154,7 @@ class AutoencoderStage:
         return {"reconstruction": weighted.mean()}
 
     def _batch(self, draw: Draw, *, whole: bool) -> tuple[Tensor, Tensor]:
-        chosen = draw.indices(len(self.frames), 5 if whole else 16)
+        chosen = draw.indices(len(self.frames), self.batch * (5 if whole else 16))
         frames, labels = self.frames[chosen], self.labels[chosen]
         if not whole:
             top = PATCH * int(draw.numpy.integers((frames.shape[1] - _CROP[0]) // PATCH + 1))

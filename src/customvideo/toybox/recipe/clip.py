@@ -28,9 +28,15 @@ class ClipStage:
     """
 
     def __init__(
-        self, clip: CLIPModel, tokenizer: CLIPTokenizer, shelves: Sequence[Shelf], seed: int
+        self,
+        clip: CLIPModel,
+        tokenizer: CLIPTokenizer,
+        shelves: Sequence[Shelf],
+        seed: int,
+        batch: int = 1,
     ) -> None:
         self.clip, self.tokenizer, self.seed = clip, tokenizer, seed
+        self.count = 96 * batch
         self.shelves = shelves
         self.places = [_by_place(shelf) for shelf in shelves]
         self.device = next(clip.parameters()).device
@@ -39,10 +45,10 @@ class ClipStage:
         draw = Draw(self.seed, 2, step)
         source = step % len(self.shelves)
         shelf = self.shelves[source]
-        chosen = draw.indices(len(shelf.worlds), 96)
+        chosen = draw.indices(len(shelf.worlds), self.count)
         if draw.chance(1, 0.75)[0]:
             alike = self.places[source][shelf.worlds[chosen[0]].place]
-            chosen = [alike[index] for index in draw.indices(len(alike), 96)]
+            chosen = [alike[index] for index in draw.indices(len(alike), self.count)]
         texts = shelf.captions(chosen, draw.numpy)
         swapped = [swap_colours(text, draw.numpy) for text in texts]
         frame = int(draw.numpy.integers(shelf.frames.shape[1]))

@@ -18,10 +18,11 @@ from torch import Tensor
 from customvideo.files import atomic_path, ensure_dir
 from customvideo.toybox.captions import caption
 from customvideo.toybox.customstudio import held_out
+from customvideo.toybox.development import for_development
 from customvideo.toybox.models import SIZE
 from customvideo.toybox.names import name_of, sample_cast
 from customvideo.toybox.render import render
-from customvideo.toybox.world import World, sample_individual, sample_world
+from customvideo.toybox.world import Individual, World, sample_individual, sample_world
 
 SHARD = 250
 """Worlds per shard: small enough that a stopped rendering loses under half a minute."""
@@ -119,8 +120,8 @@ def _shard_path(folder: Path, split: Split, start: int) -> Path:
 def load_split(split: Split, seed: int, folder: Path) -> Shelf:
     """The part of `split` that lies on disk, whole shards from the first on.
 
-    Worlds with a look-alike of a CustomStudio subject are left out: what the benchmark asks a model
-    to learn from photos must not have been seen before.
+    Worlds with a look-alike of a CustomStudio or a development subject are left out: what a model
+    is asked to learn from photos must not have been seen before.
     """
     shards = []
     for start in range(0, split.count, SHARD):
@@ -131,5 +132,9 @@ def load_split(split: Split, seed: int, folder: Path) -> Shelf:
     frames = torch.cat([shard["frames"] for shard in shards])
     labels = torch.cat([shard["labels"] for shard in shards])
     worlds = [split.world(seed, index) for index in range(len(frames))]
-    kept = [i for i, world in enumerate(worlds) if not any(map(held_out, world.individuals))]
+    kept = [i for i, world in enumerate(worlds) if not any(map(_reserved, world.individuals))]
     return Shelf([worlds[i] for i in kept], frames[kept], labels[kept])
+
+
+def _reserved(individual: Individual) -> bool:
+    return held_out(individual) or for_development(individual)

@@ -29,8 +29,11 @@ class DinoStage:
     stays, so that ground never helps. The loss is NT-Xent (Chen et al. 2020).
     """
 
-    def __init__(self, dino: ViTModel, head: nn.Module, shelf: Shelf, seed: int) -> None:
+    def __init__(
+        self, dino: ViTModel, head: nn.Module, shelf: Shelf, seed: int, batch: int = 1
+    ) -> None:
         self.dino, self.head, self.seed = dino, head, seed
+        self.count = _PAIRS * batch
         self.frames, self.labels = shelf.frames[:, 0], shelf.labels[:, 0]
         self.device = next(dino.parameters()).device
         self.pairs = _complete_pairs(shelf)
@@ -57,7 +60,7 @@ class DinoStage:
             kinds = sorted(self.by_category)
             both = [kinds[index] for index in draw.indices(len(kinds), 2)]
             population = [pair for kind in both for pair in self.by_category[kind]]
-        return [population[index] for index in draw.indices(len(population), _PAIRS)]
+        return [population[index] for index in draw.indices(len(population), self.count)]
 
     def _view(self, draw: Draw, index: int) -> Tensor:
         picture = unit(self.frames[index])

@@ -27,7 +27,7 @@ from customvideo.toybox.recipe.autoencoder import AutoencoderStage
 from customvideo.toybox.recipe.clip import ClipStage
 from customvideo.toybox.recipe.course import Course, Runner, Stage
 from customvideo.toybox.recipe.dataset import Shelf, Split, load_split, render_split
-from customvideo.toybox.recipe.denoiser import DenoiserStage, LatentShelf
+from customvideo.toybox.recipe.denoiser import DenoiserStage, Diet, LatentShelf
 from customvideo.toybox.recipe.dino import DinoStage
 from customvideo.toybox.recipe.segmenter import SegmenterStage
 
@@ -50,15 +50,22 @@ class PretrainConfig(BaseModel):
     """Eight-frame worlds."""
     views: int = Field(6_000, ge=2)
     """One-frame worlds of lone subjects, two in a row showing the same individual."""
-    autoencoder_steps: int = Field(2_600, ge=1)
+    batch: int = Field(1, ge=1)
+    """Multiplies every stage's batch: 1 fills a CPU core, 8 is still little for a GPU."""
+    autoencoder_steps: int = Field(8_000, ge=1)
+    segmenter_steps: int = Field(1_500, ge=1)
     clip_steps: int = Field(1_500, ge=1)
     dino_steps: int = Field(1_500, ge=1)
-    segmenter_steps: int = Field(1_500, ge=1)
-    denoiser_steps: int = Field(2_900, ge=1)
-    prior_pictures: int = Field(8, ge=1)
+    denoiser_steps: int = Field(6_000, ge=1)
+    prior_pictures: int = Field(4, ge=1)
     """Class-prior samples shipped a category: pictures, and below it clips."""
     prior_clips: int = Field(1, ge=1)
     prior_steps: int = Field(20, ge=1)
+
+    @classmethod
+    def sized_for(cls, device: str, changes: dict[str, int]) -> PretrainConfig:
+        """The defaults, or on a GPU more of everything; `changes` win over both."""
+        return cls(**({**_ON_GPU, **changes} if device.startswith("cuda") else changes))
 
     def splits(self) -> dict[str, Split]:
         """The parts of the training set by name."""
@@ -68,6 +75,20 @@ class PretrainConfig(BaseModel):
             "views": Split("views", self.views, 1, kind="views"),
             "clips": Split("clips", self.clips, models.FRAMES),
         }
+
+
+_ON_GPU = {
+    "lone": 24_000,
+    "pictures": 48_000,
+    "clips": 8_000,
+    "views": 24_000,
+    "batch": 8,
+    "autoencoder_steps": 10_000,
+    "segmenter_steps": 3_000,
+    "clip_steps": 4_000,
+    "dino_steps": 4_000,
+    "denoiser_steps": 10_000,
+}
 
 
 class Pretraining:
@@ -108,7 +129,9 @@ class Pretraining:
 
         def stage() -> Stage:
             steps = self.config.autoencoder_steps
-            return AutoencoderStage(vae, self.shelf("pictures"), self.config.seed, steps)
+            return AutoencoderStage(
+                vae, self.shelf("pictures"), self.config.seed, steps, self.config.batch
+            )
 
         course = Course(name="autoencoder", steps=self.config.autoencoder_steps, learning_rate=2e-3)
         return self._learn(course, {"vae": vae}, stage)["vae"]
@@ -119,7 +142,7 @@ class Pretraining:
 
         def stage() -> Stage:
             shelves = [self.shelf("lone"), self.shelf("pictures")]
-            return ClipStage(clip, self.tokenizer, shelves, self.config.seed)
+            return ClipStage(clip, self.tokenizer, shelves, self.config.seed, self.config.batch)
 
         course = Course(name="clip", steps=self.config.clip_steps, learning_rate=1e-3)
         return self._learn(course, {"clip": clip}, stage)["clip"]
@@ -130,7 +153,7 @@ class Pretraining:
         head = nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 64)).to(self.device)
 
         def stage() -> Stage:
-            return DinoStage(dino, head, self.shelf("views"), self.config.seed)
+            return DinoStage(dino, head, self.shelf("views"), self.config.seed, self.config.batch)
 
         course = Course(name="dino", steps=self.config.dino_steps, learning_rate=1e-3)
         return self._learn(course, {"dino": dino, "head": head}, stage)["dino"]
@@ -141,7 +164,8 @@ class Pretraining:
 
         def stage() -> Stage:
             shelves = [self.shelf("pictures"), self.shelf("lone"), self.shelf("clips")]
-            return SegmenterStage(segmenter, shelves, self.autoencoder(), self.config.seed)
+            config = self.config
+            return SegmenterStage(segmenter, shelves, self.autoencoder(), config.seed, config.batch)
 
         course = Course(name="segmenter", steps=self.config.segmenter_steps, learning_rate=2e-3)
         return self._learn(course, {"segmenter": segmenter}, stage)["segmenter"]
@@ -155,7 +179,10 @@ class Pretraining:
             shelves = self._latents()
             write_text(self.work / "latents.json", json.dumps({"scale": shelves["lone"].scale}))
             modules = (denoiser, text, self.tokenizer)
-            return DenoiserStage(modules, shelves, self.config.seed, self.config.denoiser_steps)
+            diet = Diet(pictures=32 * self.config.batch, clips=4 * self.config.batch)
+            return DenoiserStage(
+                modules, shelves, self.config.seed, self.config.denoiser_steps, diet
+            )
 
         course = Course(
             name="denoiser",

@@ -33,8 +33,14 @@ class SegmenterStage:
     """Cross-entropy of the classes, squared error of the heat, absolute error of the offsets."""
 
     def __init__(
-        self, segmenter: UNet2DModel, shelves: Sequence[Shelf], vae: AutoencoderKL, seed: int
+        self,
+        segmenter: UNet2DModel,
+        shelves: Sequence[Shelf],
+        vae: AutoencoderKL,
+        seed: int,
+        batch: int = 1,
     ) -> None:
+        self.count = _BATCH * batch
         self.segmenter, self.shelves, self.vae, self.seed = segmenter, shelves, vae, seed
         self.device = next(segmenter.parameters()).device
         self.kinds = [_kinds(shelf) for shelf in shelves]
@@ -43,7 +49,7 @@ class SegmenterStage:
         draw = Draw(self.seed, 5, step)
         source = step % len(self.shelves)
         shelf = self.shelves[source]
-        chosen = draw.indices(len(shelf.worlds), _BATCH)
+        chosen = draw.indices(len(shelf.worlds), self.count)
         frame = int(draw.numpy.integers(shelf.frames.shape[1]))
         pictures = unit(shelf.frames[chosen, frame].to(self.device))
         labels = shelf.labels[chosen, frame].long().to(self.device)
