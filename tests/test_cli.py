@@ -24,7 +24,7 @@ FLAGS = {
     "train": "subject out recipe set backbone method seed resume segmenter device",
     "generate": "adapter out seed negative steps guidance strength frames size backbone attention"
     " device",
-    "evaluate": "adapter subject prompt out seed backbone clip dino segmenter device",
+    "evaluate": "adapter subject prompt out seed backbone clip dino finder segmenter device",
     "demo": "out seed device",
     "toybox pretrain": "work export set device",
     "toybox studio": "out",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,15 @@ from customvideo.config import Recipe, apply_sets, default_recipe
 from customvideo.errors import ConfigError
 from customvideo.evaluation.encoders import ClipEncoder, DinoEncoder
 from customvideo.evaluation.evaluate import Encoders
+from customvideo.runs.scoring import finder_for
+from customvideo.subjects.prompt import Prompt
+from customvideo.toybox.customstudio import studio
 from customvideo.training.interrupt import Interrupted
 from customvideo.training.progress import StepReport
 from customvideo.training.session import Session
 from customvideo.video import Video
 from tests.evaluation.conftest import tiny_clip, tiny_dino  # noqa: F401
+from tests.evaluation.finders import HalvesFinder
 from tests.surroundings import QUICK, run_cli
 
 # The tiny model reads 24 tokens only; that a prompt is longer is said, and fine here.
@@ -35,6 +40,19 @@ def recipe(tiny_zeroscope: Path) -> Recipe:
 @pytest.fixture(scope="module")
 def encoders(tiny_clip: Path, tiny_dino: Path) -> Encoders:  # noqa: F811
     return Encoders(ClipEncoder(tiny_clip), DinoEncoder(tiny_dino))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def finder() -> Iterator[None]:
+    """The tiny model's videos show nothing to be found: their halves pass for the two toys."""
+    halves = HalvesFinder(*(studio().subject(name).category for name in demo.NAMES))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            demo,
+            "finder_for",
+            lambda backbone: finder_for(backbone) if backbone.name == "toybox" else halves,
+        )
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +124,38 @@ def test_it_can_be_run_again(
     kept = {name: (out / name).read_bytes() for name in ("adapter.safetensors", "metrics.json")}
     demo.run(out, say=lambda _: None, recipe=recipe, encoders=encoders)
     assert {name: (out / name).read_bytes() for name in kept} == kept
+
+
+def test_scores_look_at_each_toy_alone_and_at_what_is_possible(
+    finished: tuple[Path, list[str]],
+) -> None:
+    metrics = json.loads((finished[0] / demo.METRICS).read_text(encoding="utf-8"))
+    for side in ("before", "after", "ceiling"):
+        names = {"dino_i_crop", "clip_i_crop", "co_occurrence", "bleed", "rank1"}
+        assert names <= metrics[side].keys()
+        assert metrics[side]["co_occurrence"] == 1
+    assert "dino_i_gain" not in metrics["before"]
+    before, after, ceiling = (
+        metrics[side]["dino_i_crop"] for side in ("before", "after", "ceiling")
+    )
+    # Whether a random model leaves any way to go is chance.
+    expected = (after - before) / (ceiling - before) if ceiling - before > 1e-6 else None
+    gain = metrics["after"]["dino_i_gain"]
+    assert gain == (expected if expected is None else pytest.approx(expected))
+    page = (finished[0] / "report.html").read_text(encoding="utf-8")
+    assert "All there" in page and "Mixed up" in page and "Told apart" in page
+
+
+def test_true_footage_shows_the_toys_in_every_scene() -> None:
+    film = Video(np.zeros((3, 32, 48, 3), np.uint8), fps=5)
+    shots = [demo.Shot(place, Prompt("a toy"), film, film, {}) for place in demo.SCENES]
+    first, again, other = (demo._true_footage(shots, seed) for seed in (0, 0, 1))
+    assert len(first) == len(demo.SCENES)
+    for one, same, different in zip(first, again, other, strict=True):
+        assert one.frames.shape == film.frames.shape and one.fps == film.fps
+        assert np.array_equal(one.frames, same.frames)
+        assert not np.array_equal(one.frames, different.frames)
+        assert not np.array_equal(one.frames[0], one.frames[-1])
 
 
 def test_stopped_while_learning_it_goes_on(

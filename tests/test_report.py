@@ -218,6 +218,23 @@ def test_scores_that_are_not_better_are_not_praised(tmp_path: Path) -> None:
     assert "–" in page.text
 
 
+def test_scores_of_single_subjects_are_explained_and_less_bleeding_is_better(
+    tmp_path: Path,
+) -> None:
+    crops = {"dino_i_crop": 0.5, "clip_i_crop": 0.5, "co_occurrence": 0.5, "rank1": 0.5}
+    metrics = {
+        "before": scores(0.3, **crops, bleed=0.75, binding_margin=None, rank1_min=0.25),
+        "after": scores(0.3, **crops, bleed=0.25, binding_margin=0.1, dino_i_gain=0.4),
+    }
+    page = Page(render_report(tmp_path / "report.html", ReportData("t", metrics=metrics)))
+    for label in ("DINO-I crop", "CLIP-I crop", "All there", "Mixed up", "Told apart", "share of"):
+        assert label in page.text
+    assert "lower is better" in page.text and "rank1" not in page.text
+    # Only the bleeding changed, from three quarters to one quarter; the gain has no before.
+    better = [cell for cell in page.all("td") if "better" in str(cell.get("class"))]
+    assert len(better) == 1 and "-0.500" in page.text and "0.400" in page.text
+
+
 def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,14 +14,17 @@ import customvideo
 from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import Backbone, load_backbone
 from customvideo.config import load_recipe
-from customvideo.errors import ConfigError, StorageError, SubjectError
-from customvideo.runs import GeneratePlan, TrainPlan, generate
+from customvideo.errors import ConfigError, EvaluationError, StorageError, SubjectError
+from customvideo.runs import EvaluatePlan, GeneratePlan, TrainPlan, evaluate, generate, scoring
 from customvideo.runs.folder import claim, loss_curves, undone_on_error
 from customvideo.runs.learning import _recipe
 from customvideo.runs.making import sampling_for, watchable_scale
 from customvideo.training.interrupt import Interrupted
 from customvideo.video import Video
 from tests.cast import make_cast
+from tests.evaluation.conftest import tiny_clip, tiny_dino  # noqa: F401
+from tests.evaluation.finders import HalvesFinder
+from tests.surroundings import train, write_pair
 
 QUICK = {
     "steps": 2,
@@ -232,3 +238,62 @@ def test_the_recipe_of_a_run_reads_back(backbone: Backbone, tmp_path: Path) -> N
     recipe = customvideo.config.default_recipe(backbone=str(tmp_path))
     (tmp_path / "recipe.toml").write_text(customvideo.config.dump_toml(recipe))
     assert load_recipe(tmp_path / "recipe.toml") == recipe
+
+
+# Scores
+
+
+def test_with_a_finder_scores_look_at_each_subject_alone(
+    tiny_zeroscope: Path,
+    tiny_clip: Path,  # noqa: F811
+    tiny_dino: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def resolve(name: str, model: str | None) -> HalvesFinder:
+        asked.append((name, model))
+        return HalvesFinder("cat", "dog")
+
+    pair, run = write_pair(tmp_path / "photos"), tmp_path / "run"
+    assert train(run, pair, tiny_zeroscope).exit_code == 0
+    monkeypatch.setattr(scoring, "resolve_segmenter", resolve)
+    plan = EvaluatePlan(
+        adapter=run / "adapter.safetensors",
+        out=tmp_path / "metrics.json",
+        subjects=pair[1::2],
+        prompts=["a <tom> cat and a <rex> dog"],
+        encoders=(f"clip={tiny_clip}", f"dino={tiny_dino}"),
+        finder="grounding-dino=some/model",
+    )
+    lines: list[str] = []
+    result = evaluate(plan, lines.append)
+    assert asked == [("grounding-dino", "some/model")]
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == result
+    assert {"dino_i_crop", "clip_i_crop", "co_occurrence", "bleed", "rank1"} <= result.keys()
+    assert result["co_occurrence"] == 1
+    assert any(line.split() == ["co_occurrence", "1.000"] for line in lines)
+
+
+def test_the_toybox_brings_its_own_finder_and_others_bring_none(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toybox = cast(Backbone, SimpleNamespace(name="toybox"))
+    monkeypatch.setattr(scoring, "resolve_segmenter", lambda *names: names)
+    assert scoring.finder_for(backbone) is None
+    assert scoring.finder_for(toybox) == ("toybox",)
+    assert scoring.finder_for(backbone, "toybox") == ("toybox", None)
+
+
+def test_a_finder_asked_for_by_name_must_be_there(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EvaluationError, match="known are toybox, grounding-dino"):
+        scoring.finder_for(backbone, "nose")
+
+    def without_weights(*_: object) -> None:
+        raise EvaluationError("not there")
+
+    monkeypatch.setattr(scoring, "resolve_segmenter", without_weights)
+    assert scoring.finder_for(cast(Backbone, SimpleNamespace(name="toybox"))) is None

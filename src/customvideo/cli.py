@@ -160,6 +160,9 @@ def evaluate(  # noqa: PLR0913 - a verb's parameters are its flags
     backbone: Backbone = None,
     clip: Annotated[str | None, typer.Option(help="Who compares with texts: NAME[=MODEL].")] = None,
     dino: Annotated[str | None, typer.Option(help="Who compares looks: NAME[=MODEL].")] = None,
+    finder: Annotated[
+        str | None, typer.Option(help="Who finds the subjects in the videos: NAME[=MODEL].")
+    ] = None,
     segmenter: Segmenter = None,
     device: Device = "auto",
 ) -> None:
@@ -168,7 +171,10 @@ def evaluate(  # noqa: PLR0913 - a verb's parameters are its flags
     from customvideo.runs import evaluate as run
 
     encoders, masks = (clip, dino), segmenter or "grabcut"
-    run(EvaluatePlan(adapter, out, subject, prompt, seed, backbone, encoders, masks, device), _say)
+    plan = EvaluatePlan(
+        adapter, out, subject, prompt, seed, backbone, encoders, masks, device, finder
+    )
+    run(plan, _say)
 
 
 @app.command(short_help="See it all work, offline, in minutes.")

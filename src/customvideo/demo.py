@@ -19,21 +19,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from customvideo import __version__
 from customvideo.adapters.adapter import Adapter
 from customvideo.attention.draw import COLOURS, draw_words, overlay
 from customvideo.config import Recipe, SubjectEntry, default_recipe, dump_toml
 from customvideo.errors import ConfigError
-from customvideo.evaluation.evaluate import Encoders, evaluate
+from customvideo.evaluation.evaluate import Encoders, Scores, evaluate
+from customvideo.evaluation.metrics import dino_i_gain
 from customvideo.files import ensure_dir, write_text
 from customvideo.generation import generate, generate_with_attention
 from customvideo.report import AttentionView, Comparison, ReportData, render_report
 from customvideo.runs.folder import ADAPTER, CHECKPOINTS, REPORT, Say, loss_curves
 from customvideo.runs.learning import Job, facts, fit, load_job, sample_scenes
 from customvideo.runs.making import watchable_scale
-from customvideo.runs.scoring import encoders_for
+from customvideo.runs.scoring import encoders_for, finder_for
 from customvideo.subjects.prompt import Prompt, list_subjects
 from customvideo.toybox.customstudio import studio, write_subject
+from customvideo.toybox.render import render
+from customvideo.toybox.world import sample_world
 from customvideo.training.checkpoint import newest_valid
 from customvideo.training.interrupt import Interrupted
 from customvideo.video import Video
@@ -49,6 +54,9 @@ SCENES = {
     "forest": "{subjects} running in the forest",
 }
 """File name -> prompt."""
+
+_ACTIONS = {"beach": "walk", "snow": "jump", "forest": "run"}
+"""What the toys do in each scene, in the toybox's words; the places are called as the files."""
 
 METRICS = "metrics.json"
 _MARK = "demo.json"
@@ -174,15 +182,46 @@ def _save(shots: Sequence[Shot], out: Path) -> None:
 
 
 def _score(job: Job, shots: Sequence[Shot], encoders: Encoders) -> dict[str, Any]:
+    """Scores before and after, and of true footage: what the best of models could reach."""
+    finder = finder_for(job.backbone)
+    after = [shot.prompt for shot in shots]
     # Before, no word is learned: a plain prompt is scored against every subject.
     before = [Prompt(shot.prompt.plain) for shot in shots]
-    after = [shot.prompt for shot in shots]
-    return {
-        "prompts": [shot.prompt.text for shot in shots],
-        "seed": job.recipe.seed,
-        "before": evaluate([s.before for s in shots], before, job.subjects, encoders).to_dict(),
-        "after": evaluate([s.after for s in shots], after, job.subjects, encoders).to_dict(),
+    sides = {
+        "before": ([s.before for s in shots], before),
+        "after": ([s.after for s in shots], after),
     }
+    if finder is not None:
+        sides["ceiling"] = (_true_footage(shots, job.recipe.seed), after)
+    scores = {
+        side: evaluate(videos, prompts, job.subjects, encoders, segmenter=finder)
+        for side, (videos, prompts) in sides.items()
+    }
+    metrics: dict[str, Any] = {side: found.to_dict() for side, found in scores.items()}
+    if finder is not None:
+        metrics["after"]["dino_i_gain"] = _gain(scores)
+    return {"prompts": [prompt.text for prompt in after], "seed": job.recipe.seed, **metrics}
+
+
+def _gain(scores: Mapping[str, Scores]) -> float | None:
+    before, after, ceiling = (
+        scores[side].summary()["dino_i_crop"] for side in ("before", "after", "ceiling")
+    )
+    assert before is not None and after is not None and ceiling is not None
+    return dino_i_gain(before, after, ceiling)
+
+
+def _true_footage(shots: Sequence[Shot], seed: int) -> list[Video]:
+    """The toys themselves in each scene, as long and as large as its video; no photo shows it."""
+    toys = [studio().subject(name).individual for name in NAMES]
+    videos = []
+    for index, shot in enumerate(shots):
+        rng = np.random.default_rng([seed, index])
+        world = sample_world(rng, individuals=toys, place=shot.place, action=_ACTIONS[shot.place])
+        height, width = shot.after.size
+        clip = render(world, frames=len(shot.after), height=height, width=width)
+        videos.append(Video(clip.frames.numpy(), shot.after.fps))
+    return videos
 
 
 def _report(

@@ -39,11 +39,31 @@ _MEASURES = {
     "clip_i": ("Look match (CLIP-I)", "do frames resemble the photos?"),
     "dino_i": ("Identity match (DINO-I)", "is it this individual, not just its kind?"),
     "dino_i_min": ("… of the worse subject", "a mean can hide one that is missing"),
+    "dino_i_crop": (
+        "Identity match, each cut out (DINO-I crop)",
+        "each subject found and cut out, compared with its own photos; 0 where it is missing",
+    ),
+    "dino_i_crop_min": ("… of the worse subject", "a mean can hide one that is missing"),
+    "dino_i_gain": (
+        "… as a share of what is possible",
+        "0 is the base model, 1 is true footage of the subjects",
+    ),
+    "clip_i_crop": ("Look match, each cut out (CLIP-I crop)", "the same cut-outs, seen by CLIP"),
+    "co_occurrence": ("All there", "the share of frames that show every subject"),
+    "bleed": ("Mixed up", "of these, the share where one looks like another; lower is better"),
+    "binding_margin": (
+        "Distance from being mixed up",
+        "how much nearer each is to its own photos than to another's; above 0 is right",
+    ),
+    "rank1": ("Told apart", "how often a cut-out is nearest to its own subject's photos"),
     "t_cons": ("Consistency over time (T.Cons)", "do neighbouring frames agree?"),
     "frame_change": ("Movement", "a frozen video is perfectly consistent, and scores 0 here"),
 }
-_UNSHOWN = frozenset({"clip_t_scaled", "clip_i_min", "t_cons_all_pairs"})
+_UNSHOWN = frozenset(
+    {"clip_t_scaled", "clip_i_min", "clip_i_crop_min", "rank1_min", "t_cons_all_pairs"}
+)
 _NEITHER_WAY_BETTER = frozenset({"frame_change"})
+_LOWER_IS_BETTER = frozenset({"bleed"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,8 +226,13 @@ def _row(name: str, values: Sequence[float | None]) -> dict[str, Any]:
         "meaning": meaning,
         "cells": [_number(value) for value in values],
         "change": f"{change:+.3f}" if known else "–",
-        "better": known and change >= 0.0005 and name not in _NEITHER_WAY_BETTER,
+        "better": known and _improved(name, change),
     }
+
+
+def _improved(name: str, change: float) -> bool:
+    gained = -change if name in _LOWER_IS_BETTER else change
+    return gained >= 0.0005 and name not in _NEITHER_WAY_BETTER
 
 
 def _number(value: object) -> str:

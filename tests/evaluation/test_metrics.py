@@ -14,6 +14,7 @@ from customvideo.evaluation.metrics import (
     clip_t,
     clip_t_scaled,
     dino_i,
+    dino_i_gain,
     frame_change,
     temporal_consistency,
     temporal_consistency_all_pairs,
@@ -69,3 +70,16 @@ def test_frame_change_exposes_a_frozen_video() -> None:
     assert frame_change(frames) == 1
     frames[1] = 51
     assert frame_change(frames) == pytest.approx(0.2)
+
+
+def test_gain_is_the_share_of_the_way_to_true_footage() -> None:
+    assert dino_i_gain(0.2, 0.5, 0.8) == pytest.approx(0.5)
+    assert dino_i_gain(0.2, 0.2, 0.8) == 0
+    assert dino_i_gain(0.2, 0.8, 0.8) == 1
+    assert dino_i_gain(0.4, 0.2, 0.8) == pytest.approx(-0.5)
+    assert dino_i_gain(0.2, 0.9, 0.8) == pytest.approx(7 / 6)
+
+
+@pytest.mark.parametrize("before", [0.8, 0.9])
+def test_where_there_is_no_way_to_go_there_is_no_gain(before: float) -> None:
+    assert dino_i_gain(before, 0.9, 0.8) is None

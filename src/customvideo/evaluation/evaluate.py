@@ -1,14 +1,15 @@
 """Scores of finished videos: one row per video and subject, and summaries made from the rows.
 
-Every row depends on its own video and subject alone, and every summary on the rows alone, so
-neither batch size nor order can change a number. Reading videos from files is the caller's part.
+Every row depends on its own video and its prompt's subjects alone, and every summary on the rows
+alone, so neither batch size nor order can change a number. Reading videos from files is the
+caller's part.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,12 +19,14 @@ from torch import Tensor
 
 from customvideo.errors import EvaluationError
 from customvideo.evaluation import metrics
+from customvideo.evaluation.crops import CropJudge, Crops
 from customvideo.evaluation.encoders import ImageEncoder, TextImageEncoder, resolve_encoder
+from customvideo.evaluation.instances import InstanceSegmenter
 from customvideo.subjects.prompt import Prompt
 from customvideo.subjects.subject import Subject
 from customvideo.video import Video
 
-__all__ = ["Encoders", "References", "Row", "Scores", "evaluate"]
+__all__ = ["Crops", "Encoders", "References", "Row", "Scores", "evaluate"]
 
 References = Literal["photo", "crop", "cutout"]
 """What of a reference photo is compared: all of it, its mask's box, or the subject on grey."""
@@ -32,6 +35,8 @@ _GREY = 127
 _VISIBLE = 0.5
 _PER_VIDEO = ("clip_t", "clip_t_scaled", "t_cons", "t_cons_all_pairs", "frame_change")
 _PER_SUBJECT = ("clip_i", "dino_i")
+_PER_VIDEO_IN_CROPS = ("co_occurrence", "bleed", "binding_margin")
+_PER_SUBJECT_IN_CROPS = ("clip_i_crop", "dino_i_crop", "rank1")
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,11 @@ class Row:
     """The scores of one video for one subject; None where a video has a single frame.
 
     `video` counts from 0 in the order given. `prompt` is the text CLIP read, in which each learned
-    word is replaced by its category. All but `clip_i` and `dino_i` are the whole video's and
-    repeat in its other subjects' rows.
+    word is replaced by its category. `clip_i`, `dino_i`, their `_crop` forms and `rank1` are the
+    subject's; all others are the whole video's and repeat in its other subjects' rows.
+
+    From `dino_i_crop` on, scores need a segmenter: single subjects are cut out of the frames and
+    matched with the references' cut-outs. `customvideo.evaluation.binding.Bound` says what each is.
     """
 
     video: int
@@ -66,6 +74,12 @@ class Row:
     t_cons: float | None
     t_cons_all_pairs: float | None
     frame_change: float | None
+    dino_i_crop: float | None = None
+    clip_i_crop: float | None = None
+    rank1: float | None = None
+    co_occurrence: float | None = None
+    bleed: float | None = None
+    binding_margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,25 +92,34 @@ class Scores:
     def summary(self) -> dict[str, float | None]:
         """Means over videos; within a video, image alignment is the mean over its subjects.
 
-        `clip_i_min` and `dino_i_min` take each video's worst subject instead: a mean over
-        subjects can hide one that is missing.
+        `clip_i_min`, `dino_i_min` and so on take each video's worst subject instead: a mean over
+        subjects can hide one that is missing. Scores from crops are there if a segmenter was.
         """
         by_video = _grouped(self.rows, lambda row: row.video)
         means: dict[str, float | None] = {}
-        for name in _PER_VIDEO:
+        for name in (*_PER_VIDEO, *(_PER_VIDEO_IN_CROPS if self.in_crops else ())):
             means[name] = _mean(getattr(rows[0], name) for rows in by_video)
-        for name in _PER_SUBJECT:
+        for name in self._per_subject:
             scores = [[getattr(row, name) for row in rows] for rows in by_video]
             means[name] = _mean(_mean(values) for values in scores)
-            means[f"{name}_min"] = _mean(min(values) for values in scores)
+            means[f"{name}_min"] = _mean(_least(values) for values in scores)
         return means
 
+    @property
+    def in_crops(self) -> bool:
+        """Whether single subjects were looked at, and the crop scores are there."""
+        return any(row.co_occurrence is not None for row in self.rows)
+
+    @property
+    def _per_subject(self) -> tuple[str, ...]:
+        return (*_PER_SUBJECT, *(_PER_SUBJECT_IN_CROPS if self.in_crops else ()))
+
     def per_subject(self) -> dict[str, dict[str, float | None]]:
-        """Each subject's image alignment, averaged over the videos it was scored in."""
+        """Each subject's own scores, averaged over the videos it was scored in."""
         by_subject = _grouped(self.rows, lambda row: row.subject)
         return {
             rows[0].subject: {
-                name: _mean(getattr(row, name) for row in rows) for name in _PER_SUBJECT
+                name: _mean(getattr(row, name) for row in rows) for name in self._per_subject
             }
             for rows in by_subject
         }
@@ -118,23 +141,58 @@ def evaluate(
     encoders: Encoders,
     *,
     references: References = "photo",
+    segmenter: InstanceSegmenter | Crops | None = None,
 ) -> Scores:
     """Score `videos[i]`, made from `prompts[i]`, against its prompt and its subjects' photos.
 
     A video is scored against the subjects its prompt mentions, or against all of them if it
     mentions none. The published numbers compare with full photos (`references="photo"`).
 
+    With a `segmenter` (a row of `customvideo.evaluation.instances.SEGMENTERS`, made) each subject
+    is looked for in each frame and the rows gain the scores from crops; `Crops` gives it a gallery.
+
     Raises:
         EvaluationError: nothing to score, unequal counts, or a prompt about an unknown subject.
     """
     _check(videos, prompts, subjects)
     photos = {subject.name: _Photos(subject, encoders, references) for subject in subjects}
+    judge = _crop_judge(segmenter, encoders)
     rows: list[Row] = []
     for index, (video, prompt) in enumerate(zip(videos, prompts, strict=True)):
         meant = _meant(prompt, subjects)
         seen = _Seen(video, prompt, encoders)
-        rows += [seen.row(index, name, photos[name]) for name in meant]
+        found = [seen.row(index, name, photos[name]) for name in meant]
+        rows += _with_crops(found, video, subjects, judge) if judge else found
     return Scores(tuple(rows), references)
+
+
+def _crop_judge(
+    segmenter: InstanceSegmenter | Crops | None, encoders: Encoders
+) -> CropJudge | None:
+    if segmenter is None:
+        return None
+    crops = segmenter if isinstance(segmenter, Crops) else Crops(segmenter)
+    return CropJudge(crops, encoders.clip, encoders.dino)
+
+
+def _with_crops(
+    rows: Sequence[Row], video: Video, subjects: Sequence[Subject], judge: CropJudge
+) -> list[Row]:
+    """The rows of one video with the scores that look at each subject alone."""
+    by_name = {subject.name: subject for subject in subjects}
+    bound = judge.bind(video.frames, [by_name[row.subject] for row in rows])
+    return [
+        replace(
+            row,
+            dino_i_crop=bound.dino_i_crop[index],
+            clip_i_crop=bound.clip_i_crop[index],
+            rank1=bound.rank1[index],
+            co_occurrence=bound.co_occurrence,
+            bleed=bound.bleed,
+            binding_margin=bound.binding_margin,
+        )
+        for index, row in enumerate(rows)
+    ]
 
 
 class _Photos:
@@ -218,6 +276,10 @@ def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[list[Row]]:
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     return list(groups.values())
+
+
+def _least(values: Iterable[float | None]) -> float | None:
+    return min((value for value in values if value is not None), default=None)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -19,12 +19,14 @@ __all__ = [
     "clip_t",
     "clip_t_scaled",
     "dino_i",
+    "dino_i_gain",
     "frame_change",
     "temporal_consistency",
     "temporal_consistency_all_pairs",
 ]
 
 _TEXT_WEIGHT = 2.5
+_NO_ROOM = 1e-6
 
 
 def clip_t(frames: Tensor, text: Tensor) -> float:
@@ -52,6 +54,18 @@ def clip_i(frames: Tensor, references: Tensor) -> float:
 def dino_i(frames: Tensor, references: Tensor) -> float:
     """Image alignment with DINO features, which tell individuals apart better than CLIP's."""
     return _mean_cosine(frames, references)
+
+
+def dino_i_gain(before: float, after: float, ceiling: float) -> float | None:
+    """How much of the way from `before` to `ceiling` learning went: 0 is none of it, 1 all.
+
+    All three are the same identity score: of the base model's videos, of the customized model's,
+    and of true footage of the subjects that was not among the photos, the most that can be asked
+    for. None where the base model already scores as high as that.
+    """
+    if ceiling - before <= _NO_ROOM:
+        return None
+    return (after - before) / (ceiling - before)
 
 
 def temporal_consistency(frames: Tensor) -> float | None:

@@ -16,10 +16,11 @@ from typing import Any
 from customvideo import generation
 from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import Backbone
-from customvideo.errors import SubjectError
+from customvideo.errors import EvaluationError, SubjectError
 from customvideo.evaluation import evaluate as judging
 from customvideo.evaluation.encoders import resolve_encoder
 from customvideo.evaluation.evaluate import Encoders
+from customvideo.evaluation.instances import InstanceSegmenter, resolve_segmenter
 from customvideo.files import ensure_dir, write_text
 from customvideo.runs.folder import Say
 from customvideo.runs.making import backbone_for, sampling_for
@@ -27,13 +28,15 @@ from customvideo.subjects.prompt import LearnedWord, Prompt, list_subjects
 from customvideo.subjects.subject import SubjectSpec, load_subjects
 from customvideo.video import Video
 
-__all__ = ["EvaluatePlan", "encoders_for", "evaluate", "standard_prompts"]
+__all__ = ["EvaluatePlan", "encoders_for", "evaluate", "finder_for", "standard_prompts"]
 
 
 @dataclass(frozen=True)
 class EvaluatePlan:
     """An adapter to score. Empty `prompts` means a few about all subjects; `encoders` play CLIP's
-    and DINO's parts: `NAME` or `NAME=MODEL`, None for those that suit the backbone."""
+    and DINO's parts: `NAME` or `NAME=MODEL`, None for those that suit the backbone. `segmenter`
+    makes masks of photos; `finder`, written like an encoder, looks for the subjects in the videos.
+    """
 
     adapter: Path
     out: Path
@@ -44,6 +47,7 @@ class EvaluatePlan:
     encoders: tuple[str | None, str | None] = (None, None)
     segmenter: str = "grabcut"
     device: str = "auto"
+    finder: str | None = None
 
 
 def evaluate(plan: EvaluatePlan, say: Say) -> dict[str, Any]:
@@ -61,6 +65,7 @@ def evaluate(plan: EvaluatePlan, say: Say) -> dict[str, Any]:
     ensure_dir(plan.out.parent)
     backbone = backbone_for(plan.adapter, adapter, plan.backbone, plan.device)
     encoders = encoders_for(backbone, *plan.encoders)
+    finder = finder_for(backbone, plan.finder)
     subjects = load_subjects(specs, plan.segmenter, backbone.known_nouns)
     options = sampling_for(plan.adapter, backbone, {})
     work = list(product(prompts, plan.seeds))
@@ -70,7 +75,8 @@ def evaluate(plan: EvaluatePlan, say: Say) -> dict[str, Any]:
         videos.append(
             generation.generate(backbone, adapter, prompt.text, seed=seed, options=options)
         )
-    scores = judging.evaluate(videos, [prompt for prompt, _ in work], subjects, encoders)
+    asked = [prompt for prompt, _ in work]
+    scores = judging.evaluate(videos, asked, subjects, encoders, segmenter=finder)
     result = {**scores.to_dict(), "prompts": list(texts), "seeds": list(plan.seeds)}
     write_text(plan.out, json.dumps(result, indent=2) + "\n")
     for name, value in scores.summary().items():
@@ -87,6 +93,24 @@ def encoders_for(backbone: Backbone, clip: str | None = None, dino: str | None =
     """
     kind = "toybox-" if backbone.name == "toybox" else ""
     return Encoders(_encoder(clip or f"{kind}clip"), _encoder(dino or f"{kind}dino"))
+
+
+def finder_for(backbone: Backbone, finder: str | None = None) -> InstanceSegmenter | None:
+    """The finder of subjects called so, `NAME` or `NAME=MODEL`; None for the one that suits
+    `backbone`, or for nobody where none does: then there are no scores from crops.
+
+    Raises:
+        EvaluationError: a name is unknown, or a model that was asked for cannot be loaded.
+    """
+    if finder is not None:
+        name, _, model = finder.partition("=")
+        return resolve_segmenter(name, model or None)
+    if backbone.name != "toybox":
+        return None
+    try:
+        return resolve_segmenter("toybox")
+    except EvaluationError:
+        return None
 
 
 def standard_prompts(words: Sequence[LearnedWord]) -> list[str]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer, ViTModel
 
+from customvideo.errors import EvaluationError
 from customvideo.evaluation.instances import Instance
 from customvideo.quiet import without_bars
 from customvideo.toybox.models import JUDGE_SIZE, SIZE, answer_segmenter
@@ -38,11 +39,22 @@ def _pictures(images: NDArray[np.uint8]) -> Tensor:
     return F.interpolate(pictures, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
+def _folder(model: str | Path | None, judge: str) -> Path:
+    folder = Path(model) if model else WEIGHTS / judge
+    if not (folder / "config.json").is_file():
+        # The libraries would ask their hub for it.
+        raise EvaluationError(
+            f"There is no toybox judge in '{folder}': install the package again, or make its "
+            "weights with 'customvideo toybox pretrain'."
+        )
+    return folder
+
+
 class ToyClip:
     """Contrastive picture and text towers of the toybox (`transformers.CLIPModel`)."""
 
     def __init__(self, model: str | Path | None = None) -> None:
-        folder = Path(model) if model else WEIGHTS / "clip"
+        folder = _folder(model, "clip")
         with without_bars():
             self.model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
         self.tokenizer = CLIPTokenizer.from_pretrained(folder)
@@ -70,7 +82,7 @@ class ToyDino:
     """Identity features of the toybox (`transformers.ViTModel`, class token)."""
 
     def __init__(self, model: str | Path | None = None) -> None:
-        folder = Path(model) if model else WEIGHTS / "dino"
+        folder = _folder(model, "dino")
         with without_bars():
             self.model = ViTModel.from_pretrained(
                 folder, dtype=torch.float32, add_pooling_layer=False
@@ -90,7 +102,7 @@ class ToySegmenter:
     """Finds the subjects in toybox frames; see `customvideo.evaluation.instances`."""
 
     def __init__(self, model: str | Path | None = None) -> None:
-        folder = Path(model) if model else WEIGHTS / "segmenter"
+        folder = _folder(model, "segmenter")
         self.model = UNet2DModel.from_pretrained(folder, torch_dtype=torch.float32).eval()
 
     @torch.no_grad()
