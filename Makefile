@@ -11,7 +11,7 @@ READY  := $(VENV)/.ready
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-demo: $(READY)  ## two subjects from photos into one video: runs/demo/report.html
+demo: $(READY)  ## subjects from photos into one video, in two acts: runs/demo/report.html
 	$(BIN)/customvideo demo --out runs/demo
 
 test: $(READY)  ## run the tests
@@ -35,5 +35,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "customvideo needs Python 3.11 or newer; name one with: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@echo "Installing into $(VENV); the first time that takes some minutes."
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@

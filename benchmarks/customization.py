@@ -26,7 +26,7 @@ import torch
 
 from customvideo import generate
 from customvideo.backbones.base import Backbone, load_backbone
-from customvideo.config import Recipe, apply_sets, default_recipe
+from customvideo.config import Recipe, compose_recipe, parse_set
 from customvideo.evaluation.crops import Crops
 from customvideo.evaluation.evaluate import Encoders, Scores, evaluate
 from customvideo.evaluation.metrics import dino_i_gain
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--sheet", type=Path, help="first frames: before, after, true, row by row")
     options = parser.parse_args()
-    recipe = apply_sets(default_recipe(), options.sets)
+    recipe = compose_recipe(parse_set(text) for text in options.sets)
     backbone = load_backbone(recipe.backbone, device=options.device)
     with TemporaryDirectory() as folder:
         everybody = gallery(Path(folder), backbone)

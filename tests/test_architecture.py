@@ -21,6 +21,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "customvideo"
 ROW = [
     ["errors"],
     ["settings"],
+    ["tables"],
     ["files"],
     ["video"],
     ["quiet"],

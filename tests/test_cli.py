@@ -237,5 +237,6 @@ def test_notes_on_prompts_are_plain_and_come_once(run: tuple[Path, str], tmp_pat
     )
     assert result.exit_code == 0, result.output
     notes = [line for line in result.stderr.splitlines() if line.startswith("Note: ")]
-    assert len(notes) == 1
-    assert "has no learned word" in notes[0] and "<tom>, <rex>" in notes[0]
+    assert len(notes) == 2
+    assert "licence of" in notes[0] and "not stated" in notes[0]
+    assert "has no learned word" in notes[1] and "<tom>, <rex>" in notes[1]

@@ -6,18 +6,23 @@ import tomllib
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from customvideo.config import (
     Recipe,
     SubjectEntry,
+    apply_keys,
     apply_sets,
+    compose_recipe,
     default_recipe,
     dump_toml,
     load_recipe,
+    parse_set,
 )
 from customvideo.errors import ConfigError
 from customvideo.methods.base import load_method
+from customvideo.methods.customvideo import CustomVideoConfig
 from customvideo.subjects.subject import SubjectSpec
 from customvideo.training.config import FREE_ON_RESUME, TrainerConfig
 
@@ -120,6 +125,11 @@ def test_a_setting_is_found_and_read(setting: str, read: object) -> None:
         ("=3", "write key=value"),
         ("method=dreambooh", "no method 'dreambooh'"),
         ("nu.deep=1", "no setting 'nu.deep'"),
+        ("sampling.nu=1", "did you mean 'method_options.nu'?"),
+        ("STEPS=1", "did you mean 'steps'?"),
+        ("prior_prompt=hello {cat}", "should be text with {category} in it"),
+        ("prior_prompt=hello", "should be text with {category} in it"),
+        ("seed=99999999999999999999", "less than or equal to 9223372036854775807"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(setting: str, message: str) -> None:
@@ -163,3 +173,47 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
 def test_the_trainers_settings_are_top_level_keys() -> None:
     assert set(TrainerConfig.model_fields) < set(Recipe.model_fields)
     assert set(TrainerConfig.model_fields) > FREE_ON_RESUME
+
+
+@pytest.mark.parametrize("key", ["backbone", "method"])
+def test_a_change_of_backbone_or_method_chooses_the_packaged_recipe(
+    key: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "recipe.toml", "warmup = 3\n")
+    large = default_recipe(backbone="zeroscope")
+    assert compose_recipe([("backbone", "zeroscope")]) == large
+    kept = large.model_copy(update={"warmup": 3})
+    assert compose_recipe([("backbone", "zeroscope")], file) == kept
+    with pytest.raises(ConfigError, match=f"^There is no method|'{key}' cannot be"):
+        compose_recipe([(key, 3)], file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "method_options={nu=0.1}",
+        ("method_options", {"nu": np.float64(0.1)}),
+        ("method_options", CustomVideoConfig(**default_recipe().method_options | {"nu": 0.1})),
+    ],
+)
+def test_a_table_changes_only_the_keys_it_has(change: str | tuple[str, object]) -> None:
+    usual = default_recipe()
+    changed = apply_keys(usual, [parse_set(change) if isinstance(change, str) else change])
+    assert changed.method_options == usual.method_options | {"nu": 0.1}
+    assert changed.model_copy(update={"method_options": usual.method_options}) == usual
+
+
+def test_a_subject_may_change_from_its_folder_to_a_table() -> None:
+    sets = ["subjects.tom=photos/tom", "subjects.tom.category=cat"]
+    subjects = apply_sets(default_recipe(), sets).subjects
+    assert subjects == {"tom": SubjectEntry(folder="photos/tom", category="cat")}
+    with pytest.raises(ConfigError, match="'method_options' is 3"):
+        apply_sets(default_recipe(), ["method_options=3", "method_options.nu=1"])
+
+
+def test_settings_from_python_need_not_be_toml() -> None:
+    keys = {"canvas": None, "prior_cache": Path("a"), "seed": np.int64(3), "sampling": {}}
+    recipe = apply_keys(apply_sets(default_recipe(), ["canvas=[64, 96]"]), keys.items())
+    assert recipe == default_recipe().model_copy(update={"prior_cache": "a", "seed": 3})
+    with pytest.raises(ConfigError, match="'steps' cannot be None"):
+        apply_keys(recipe, [("steps", None)])

@@ -140,11 +140,27 @@ def test_an_adapter_for_another_backbone_is_refused(
         generate(backbone, adapter, PROMPT, options=QUICK)
 
 
-def test_prompts_and_seeds_must_match(backbone: UNet3D) -> None:
+def test_prompts_and_seeds_must_match(backbone: UNet3D, adapter: Adapter) -> None:
     with pytest.raises(ConfigError, match="2 prompts cannot be paired with 3 seeds"):
         generate(backbone, None, ["a cat", "a dog"], seed=[1, 2, 3], options=QUICK)
-    with pytest.raises(ConfigError, match="seed -1 is out of range"):
-        generate(backbone, None, "a cat", seed=-1, options=QUICK)
+    for seed in (-1, 2**63, 1.5, "3"):
+        with pytest.raises(ConfigError, match=f"The seed {seed!r} is"):
+            generate(backbone, None, "a cat", seed=seed, options=QUICK)  # type: ignore[call-overload]
+        with pytest.raises(ConfigError, match=f"The seed {seed!r} is"):
+            generate_with_attention(backbone, adapter, PROMPT, seed=seed)  # type: ignore[arg-type]
+    for nothing in ([], "a cat"):
+        with pytest.raises(ConfigError, match="nothing to generate"):
+            generate(backbone, None, nothing, seed=[], options=QUICK)
+
+
+def test_any_whole_number_is_a_seed(backbone: UNet3D) -> None:
+    options = QUICK.model_copy(update={"num_steps": 1, "frames": 1})
+    plain = generate(backbone, None, "a cat", seed=3, options=options)
+    for seed in (np.int64(3), torch.tensor(3)):
+        same = generate(backbone, None, "a cat", seed=seed, options=options)  # type: ignore[call-overload]
+        assert np.array_equal(same.frames, plain.frames)
+    several = generate(backbone, None, "a cat", seed=np.array([3]), options=options)  # type: ignore[call-overload]
+    assert np.array_equal(several[0].frames, plain.frames)
 
 
 @pytest.mark.parametrize(

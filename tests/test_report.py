@@ -181,6 +181,8 @@ def test_a_missing_side_is_not_invented(tmp_path: Path) -> None:
         [(0, 0.5), (1, 0.5)],
         [(0, -2e6), (1, 3e-9), (2, 4.0)],
         [(step, 0.1 + 0.01 * (step % 7)) for step in range(2000)],
+        [(0, 0.25), (1, 0.95)],
+        [(0, 0.0), (1, 8.4)],
     ],
 )
 def test_any_loss_is_drawn_inside_its_frame(
@@ -194,7 +196,7 @@ def test_any_loss_is_drawn_inside_its_frame(
         assert 2 <= len(places) <= 240
         assert all(0 <= x <= width and 0 <= y <= height for x, y in places)
     marks = [float(str(line["y1"])) for line in page.all("line")]
-    assert 1 <= len(marks) <= 7
+    assert 3 <= len(marks) <= 6
     assert all(0 <= mark <= height for mark in marks)
 
 
@@ -233,6 +235,47 @@ def test_scores_of_single_subjects_are_explained_and_less_bleeding_is_better(
     # Only the bleeding changed, from three quarters to one quarter; the gain has no before.
     better = [cell for cell in page.all("td") if "better" in str(cell.get("class"))]
     assert len(better) == 1 and "-0.500" in page.text and "0.400" in page.text
+
+
+def test_without_a_before_nothing_is_compared(tmp_path: Path) -> None:
+    data = ReportData("Previews", comparisons=[Comparison("a <tom> cat", after=make_video())])
+    page = Page(render_report(tmp_path / "report.html", data))
+    assert "before" not in page.text.lower()
+
+
+def test_how_it_was_made_says_only_what_was_done(tmp_path: Path) -> None:
+    words = {"loss": [(0, 1.0), (1, 0.5)]}
+    bare = ReportData("t", subjects=[make_subject()], losses=words)
+    data = full()
+    rich = ReportData(**{**vars(data), "losses": words | {"attention": [(0, 1.0), (1, 0.5)]}})
+    said = [
+        Page(render_report(tmp_path / "report.html", given)).text.partition("How it was made")[2]
+        for given in (bare, rich)
+    ]
+    assert all("one new word per subject" in text for text in said)
+    assert "attention was held" not in said[0] and "attention was held" in said[1]
+    assert "videos come from a prompt alone" not in said[0]
+    # One subject is composed with nobody.
+    assert "common pictures" not in said[1]
+
+
+def test_parts_follow_with_their_own_anchors(tmp_path: Path) -> None:
+    data = ReportData(**{**vars(full()), "parts": [full("another")]})
+    page = Page(render_report(tmp_path / "report.html", data))
+    ids = [section["id"] for section in page.all("section")]
+    assert len(ids) == len(set(ids))
+    assert {"result", "part2", "part2-result", "part2-numbers", "how"} <= set(ids)
+    assert {str(link["href"])[1:] for link in page.all("a")} <= set(ids)
+    assert len(page.all("video")) == 6 and len(page.all("h1")) == 1
+    # What the numbers mean is said once.
+    assert page.text.count("Cosine similarities") == 1
+
+
+def test_scores_name_their_encoders(tmp_path: Path) -> None:
+    named = {"encoders": {"clip": "toybox-clip", "dino": "toybox-dino"}}
+    metrics = {"before": scores(0.3, **named), "after": scores(0.3, **named)}
+    page = Page(render_report(tmp_path / "report.html", ReportData("t", metrics=metrics)))
+    assert "toybox-clip for CLIP, toybox-dino for DINO" in page.text
 
 
 def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -16,6 +17,7 @@ from customvideo.backbones.base import Backbone, load_backbone
 from customvideo.config import load_recipe
 from customvideo.errors import ConfigError, EvaluationError, StorageError, SubjectError
 from customvideo.runs import EvaluatePlan, GeneratePlan, TrainPlan, evaluate, generate, scoring
+from customvideo.runs.calling import command
 from customvideo.runs.folder import claim, loss_curves, undone_on_error
 from customvideo.runs.learning import _recipe
 from customvideo.runs.making import sampling_for, watchable_scale
@@ -240,6 +242,29 @@ def test_the_recipe_of_a_run_reads_back(backbone: Backbone, tmp_path: Path) -> N
     assert load_recipe(tmp_path / "recipe.toml") == recipe
 
 
+# Commands to be pasted
+
+
+def test_commands_are_quoted_for_a_shell() -> None:
+    text = command("generate", "a <tom> cat", "--adapter", Path("my runs/adapter.safetensors"))
+    assert shlex.split(text) == [
+        *("customvideo", "generate", "a <tom> cat"),
+        *("--adapter", "my runs/adapter.safetensors"),
+    ]
+
+
+@pytest.mark.parametrize(("found", "shown"), [(True, "customvideo"), (False, None)])
+def test_a_program_off_the_path_is_called_by_its_path(
+    found: bool, shown: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "some place" / "customvideo"
+    program.parent.mkdir()
+    program.write_text("")
+    monkeypatch.setattr("sys.argv", [str(program)])
+    monkeypatch.setattr("shutil.which", lambda _: str(program) if found else None)
+    assert shlex.split(command("demo")) == [shown or str(program), "demo"]
+
+
 # Scores
 
 
@@ -252,8 +277,8 @@ def test_with_a_finder_scores_look_at_each_subject_alone(
 ) -> None:
     asked = []
 
-    def resolve(name: str, model: str | None) -> HalvesFinder:
-        asked.append((name, model))
+    def resolve(name: str, model: str | None, device: str) -> HalvesFinder:
+        asked.append((name, model, device))
         return HalvesFinder("cat", "dog")
 
     pair, run = write_pair(tmp_path / "photos"), tmp_path / "run"
@@ -265,11 +290,13 @@ def test_with_a_finder_scores_look_at_each_subject_alone(
         subjects=pair[1::2],
         prompts=["a <tom> cat and a <rex> dog"],
         encoders=(f"clip={tiny_clip}", f"dino={tiny_dino}"),
+        device="cpu",
         finder="grounding-dino=some/model",
     )
     lines: list[str] = []
     result = evaluate(plan, lines.append)
-    assert asked == [("grounding-dino", "some/model")]
+    assert asked == [("grounding-dino", "some/model", "cpu")]
+    assert result["encoders"] == {"clip": f"clip={tiny_clip}", "dino": f"dino={tiny_dino}"}
     assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == result
     assert {"dino_i_crop", "clip_i_crop", "co_occurrence", "bleed", "rank1"} <= result.keys()
     assert result["co_occurrence"] == 1
@@ -282,14 +309,14 @@ def test_the_toybox_brings_its_own_finder_and_others_bring_none(
     toybox = cast(Backbone, SimpleNamespace(name="toybox"))
     monkeypatch.setattr(scoring, "resolve_segmenter", lambda *names: names)
     assert scoring.finder_for(backbone) is None
-    assert scoring.finder_for(toybox) == ("toybox",)
-    assert scoring.finder_for(backbone, "toybox") == ("toybox", None)
+    assert scoring.finder_for(toybox) == ("toybox", None, "auto")
+    assert scoring.finder_for(backbone, "toybox", "cpu") == ("toybox", None, "cpu")
 
 
 def test_a_finder_asked_for_by_name_must_be_there(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(EvaluationError, match="known are toybox, grounding-dino"):
+    with pytest.raises(EvaluationError, match="known are grounding-dino, toybox"):
         scoring.finder_for(backbone, "nose")
 
     def without_weights(*_: object) -> None:

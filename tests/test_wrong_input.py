@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from typer.testing import Result
 
 from customvideo.adapters.adapter import Adapter
+from customvideo.runs import learning
 from tests.surroundings import contents, run_cli, sampled, sets, train, write_pair, write_photos
 from tests.tiny import build_tiny_zeroscope
 
@@ -144,6 +145,28 @@ def test_photos_and_masks_that_cannot_be_used(
     assert not out.exists()
 
 
+def test_what_is_quick_to_check_comes_first(
+    pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders, photos, the segmenter's name and the place, before a model is loaded."""
+
+    def load(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(learning, "load_backbone", load)
+    out, folder = tmp_path / "run", write_photos(tmp_path / "tom")
+    missing = ["--subject", f"tom:cat={tmp_path / 'nowhere'}"]
+    mentions(complaint(run_cli("train", *missing, "--out", out)), "does not exist")
+    (folder / "9.jpg").write_text("not a picture")
+    spoilt = ["--subject", f"tom:cat={folder}"]
+    mentions(complaint(run_cli("train", *spoilt, "--out", out)), "9.jpg")
+    said = complaint(run_cli("train", *pair, "--out", out, "--segmenter", "grabcat"))
+    mentions(said, "grabcat")
+    _Disk(monkeypatch, errno.ENOSPC)
+    mentions(complaint(run_cli("train", *pair, "--out", out / "deep")), out, "disk is full")
+    assert not out.exists()
+
+
 # Words
 
 
@@ -199,6 +222,8 @@ def test_a_word_that_is_not_one_token_once_added(
         ("method_options.nuu=1", ("'method_options.nuu'", "did you mean 'method_options.nu'")),
         ("steps=none", ("steps", "'none'")),
         ("steps=0", ("steps", "0")),
+        ("seed=99999999999999999999", ("seed", "less than or equal to")),
+        ("prior_prompt=hello {cat}", ("prior_prompt", "{category}")),
         ("steps", ("'steps'", "write key=value")),
         ("method=custom", ("no method 'custom'", "customvideo")),
         ("masks.segmenter=grabcat", ("'grabcat'", "grabcut")),
@@ -463,7 +488,7 @@ def test_a_disk_that_fills_up_while_training(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fsync)
         said = complaint(train(out, pair, tiny_zeroscope))
-    mentions(said, out)
+    mentions(said, out, "disk is full")
     kept = [path.name for path in (out / "checkpoints").iterdir() if path.is_dir()]
     assert kept == ["2"]
     assert not [path for path in out.rglob("*") if "partial" in path.name]
@@ -506,6 +531,7 @@ def test_prompts_worth_a_note(
     result = run_cli("generate", prompt, "--adapter", adapter, "--out", out, *sampled())
     assert result.exit_code == 0, result.output
     notes = [line for line in result.stderr.splitlines() if line.startswith("Note: ")]
-    assert len(notes) == 1
-    mentions(notes[0], *named)
+    # The other one is the model's licence.
+    (note,) = (line for line in notes if "licence" not in line)
+    mentions(note, *named)
     assert out.is_file()

@@ -179,7 +179,7 @@ def evaluate(  # noqa: PLR0913 - a verb's parameters are its flags
 
 @app.command(short_help="See it all work, offline, in minutes.")
 def demo(out: Folder = Path("runs/demo"), seed: Seed = 0, device: Device = "auto") -> None:
-    """Two subjects from photos into one video, in the toybox: open DIR/report.html."""
+    """Two subjects from photos into one video, in the toybox, twice: open DIR/report.html."""
     from customvideo.demo import run
 
     run(out, seed=seed, device=device, say=_say)
@@ -243,7 +243,7 @@ class _Notes(logging.Handler):
     """Prints a log record as one plain line, the same line once."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.INFO)
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -255,10 +255,12 @@ class _Notes(logging.Handler):
 
 @contextmanager
 def _plain_notes() -> Iterator[None]:
-    """Show the package's own warnings as plain lines; other packages' are not for its users."""
+    """Show the package's own notes as plain lines; other packages' are not for its users."""
     logger, notes = logging.getLogger("customvideo"), _Notes()
-    propagates = logger.propagate
+    level, propagates = logger.level, logger.propagate
     logger.addHandler(notes)
+    # What is worth a record of this package is worth a line, the licence of weights above all.
+    logger.setLevel(logging.INFO)
     logger.propagate = False
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -272,4 +274,5 @@ def _plain_notes() -> Iterator[None]:
             yield
     finally:
         logger.removeHandler(notes)
+        logger.setLevel(level)
         logger.propagate = propagates

@@ -13,19 +13,21 @@ which method, which backbone and which subjects:
     [sampling]                      # how videos are generated
     [masks]                         # how missing masks are made
 
-What a recipe leaves out comes from the packaged recipe of its method and backbone. An unknown key
-is an error with a suggestion. This file knows no setting by name.
+What a recipe leaves out comes from the packaged recipe of its method and backbone, tables key by
+key. An unknown key is an error with a suggestion. This file knows no setting by name.
 """
 
 from __future__ import annotations
 
+import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field
 
@@ -40,14 +42,19 @@ __all__ = [
     "MasksConfig",
     "Recipe",
     "SubjectEntry",
+    "apply_keys",
     "apply_sets",
+    "compose_recipe",
     "default_recipe",
     "dump_toml",
     "load_recipe",
+    "parse_set",
 ]
 
 _FALLBACK = "unet3d"
 _OPTIONS = "method_options"
+_CHOOSING = ("method", "backbone")
+"""Keys that say which packaged recipe fills in the rest."""
 
 
 class MasksConfig(Settings):
@@ -102,9 +109,34 @@ def load_recipe(path: Path | str) -> Recipe:
     Raises:
         ConfigError: it is missing, is not TOML, or holds an unknown key or a wrong value.
     """
-    file = Path(path)
+    return compose_recipe((), Path(path))
+
+
+def compose_recipe(changes: Iterable[tuple[str, Any]], file: Path | None = None) -> Recipe:
+    """The recipe in `file`, or the packaged one, with `changes` (key, value), as `apply_keys`.
+
+    A method or backbone among the changes also chooses the packaged recipe that says the rest.
+
+    Raises:
+        ConfigError: as `load_recipe` and `apply_keys`.
+    """
+    changes = list(changes)
+    chosen = {key: _native(value) for key, value in changes if key in _CHOOSING}
+    if "method" in chosen:
+        method_class(str(chosen["method"]))
+    if file is None:
+        return apply_keys(_complete(chosen), changes)
+    values = _read(file)
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        recipe = _complete({**values, **chosen})
+    except ConfigError as error:
+        raise ConfigError(f"In the recipe '{file}': {error}") from error
+    return apply_keys(recipe, changes)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"The recipe '{file}' cannot be read ({(error.strerror or str(error)).lower()}); "
@@ -112,10 +144,6 @@ def load_recipe(path: Path | str) -> Recipe:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"The recipe '{file}' is not valid TOML: {error}.") from error
-    try:
-        return _complete(values)
-    except ConfigError as error:
-        raise ConfigError(f"In the recipe '{file}': {error}") from error
 
 
 def default_recipe(method: str = "customvideo", backbone: str = "toybox") -> Recipe:
@@ -130,22 +158,44 @@ def default_recipe(method: str = "customvideo", backbone: str = "toybox") -> Rec
 def apply_sets(recipe: Recipe, sets: Sequence[str]) -> Recipe:
     """A recipe with `key=value` settings applied, each as on the command line.
 
+    Raises:
+        ConfigError: as `parse_set` and `apply_keys`.
+    """
+    return apply_keys(recipe, map(parse_set, sets))
+
+
+def parse_set(text: str) -> tuple[str, Any]:
+    """Key and value of `key=value`; the value is read as TOML, and as plain text if it is none.
+
+    Raises:
+        ConfigError: it has another form.
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key:
+        raise ConfigError(f"Cannot set '{text}'; write key=value, such as steps=200.")
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        return key, value
+    return key, parsed["value"] if parsed.keys() == {"value"} else value
+
+
+def apply_keys(recipe: Recipe, changes: Iterable[tuple[str, Any]]) -> Recipe:
+    """A recipe with settings changed, each a key and its value, one after the other.
+
     A key is dotted (`method_options.nu`) or just its last part where that is unambiguous (`nu`);
-    a top-level key wins. A value is read as TOML, and as plain text if it is none.
+    a top-level key wins. A table changes the keys it has and leaves the others.
 
     Raises:
         ConfigError: a key that is unknown or ambiguous, or a value that does not fit.
     """
     values = _plain(recipe)
-    for text in sets:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"Cannot set '{text}'; write key=value, such as steps=200.")
-        *tables, leaf = _full_key(key.strip(), values).split(".")
+    for key, value in changes:
+        *tables, leaf = _full_key(key, values).split(".")
         table = values
         for name in tables:
-            table = table.setdefault(name, {})
-        table[leaf] = _parse_value(value.strip())
+            table = _inside(table, name)
+        table[leaf] = _merged(table.get(leaf), _native(value))
     return _validated(values)
 
 
@@ -158,11 +208,36 @@ def _complete(values: Mapping[str, Any]) -> Recipe:
     """The recipe of `values` over the packaged one of the same method and backbone."""
     method = str(values.get("method", "customvideo"))
     base = _packaged(method, str(values.get("backbone", "toybox")))
-    merged: dict[str, Any] = {**base, **values}
-    for name, table in base.items():
-        if isinstance(table, dict) and isinstance(values.get(name), dict):
-            merged[name] = {**table, **values[name]}
-    return _validated(merged)
+    return _validated(_merged(base, values))
+
+
+def _merged(old: Any, new: Any) -> Any:
+    """`new`, or, of two tables, `old` with the keys of `new`."""
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
+
+
+def _inside(table: dict[str, Any], name: str) -> dict[str, Any]:
+    """The table called `name` in `table`; one made where there is none."""
+    inner = _entry(table.get(name, {}))
+    if not isinstance(inner, dict):
+        raise ConfigError(f"The setting '{name}' is {inner!r}, and has no settings of its own.")
+    table[name] = inner
+    return inner
+
+
+def _native(value: Any) -> Any:
+    """A setting given in Python as what TOML knows: no paths, numpy numbers or settings objects."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): _native(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_native(inner) for inner in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _validated(values: Mapping[str, Any]) -> Recipe:
@@ -204,11 +279,3 @@ def _full_key(key: str, values: Mapping[str, Any]) -> str:
     if not meant:
         raise ConfigError(f"There is no setting '{key}'{suggest(key, known)}")
     return meant[0]
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return parsed["value"] if parsed.keys() == {"value"} else text

@@ -18,7 +18,14 @@ from pathlib import Path
 
 from customvideo.errors import StorageError
 
-__all__ = ["atomic_path", "ensure_dir", "require_free", "write_bytes", "write_text"]
+__all__ = [
+    "atomic_path",
+    "ensure_dir",
+    "require_free",
+    "storage_error",
+    "write_bytes",
+    "write_text",
+]
 
 _CAUSES = {
     errno.ENOSPC: "the disk is full; free some space or choose another place",
@@ -128,6 +135,7 @@ def _concerns(error: OSError, folder: Path) -> bool:
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
+    """What to tell the user about an `error` met in writing `path`: the cause and the way out."""
     reason = (error.strerror or str(error)).rstrip(".").lower()
     cause = _CAUSES.get(error.errno or 0, f"{reason}; choose another place")
     return StorageError(f"Cannot write '{path}': {cause}.")

@@ -11,7 +11,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal, overload
+from operator import index
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -27,18 +28,24 @@ from customvideo.backbones.base import Backbone, TextStates
 from customvideo.backbones.noise import Ddpm
 from customvideo.backbones.sampling import Predictor, denoise
 from customvideo.errors import ConfigError
-from customvideo.settings import Settings
+from customvideo.settings import LARGEST_SEED, Settings
 from customvideo.subjects.prompt import Prompt
 from customvideo.video import Video
 
-__all__ = ["CustomVideoWarning", "SamplingConfig", "generate", "generate_with_attention"]
+__all__ = [
+    "CustomVideoWarning",
+    "SamplingConfig",
+    "check_seed",
+    "generate",
+    "generate_with_attention",
+]
 
 _ROWS_AT_ONCE = 4
 """Videos denoised together: more would not be faster, but would need more memory."""
 
 
 class CustomVideoWarning(UserWarning):
-    """A prompt will be generated, but hardly as its author means it."""
+    """A prompt will be generated, or a subject learned, but hardly as their author means it."""
 
 
 class SamplingConfig(Settings):
@@ -93,13 +100,13 @@ def generate(
     meanwhile and off afterwards.
 
     Raises:
-        ConfigError: as many prompts as seeds are needed, or a seed is out of range.
+        ConfigError: as many prompts as seeds are needed, or a seed is none or out of range.
         BackboneError: the model cannot make this size.
         AdapterError: the adapter was made for another backbone.
     Warns:
         CustomVideoWarning: the prompt has no learned word, or words nobody learned.
     """
-    single = isinstance(prompt, str) and isinstance(seed, int)
+    single = isinstance(prompt, str) and np.ndim(seed) == 0
     lines, seeds = _paired(prompt, seed)
     options = options or SamplingConfig()
     with _attached(backbone, adapter, options):
@@ -112,6 +119,19 @@ def generate(
             texts = _encode(backbone, prompts[rows], options)
             videos += _draw(backbone, backbone, texts, seeds[rows], options)
     return videos[0] if single else videos
+
+
+def check_seed(seed: Any) -> int:
+    """Return `seed` as an int if it can fix a draw, else raise ConfigError."""
+    try:
+        number = index(seed)
+    except TypeError:
+        raise ConfigError(
+            f"The seed {seed!r} is not a whole number: choose 0 to {LARGEST_SEED}."
+        ) from None
+    if not 0 <= number <= LARGEST_SEED:
+        raise ConfigError(f"The seed {number} is out of range: choose 0 to {LARGEST_SEED}.")
+    return number
 
 
 def generate_with_attention(
@@ -130,7 +150,7 @@ def generate_with_attention(
     """
     if adapter is None:
         return generate(backbone, None, prompt, seed=seed, options=options), {}
-    options = options or SamplingConfig()
+    options, seed = options or SamplingConfig(), check_seed(seed)
     with _attached(backbone, adapter, options):
         asked = Prompt(prompt, adapter.words)
         _warn(backbone, asked)
@@ -254,16 +274,16 @@ def _size(backbone: Backbone, options: SamplingConfig) -> tuple[int, int, int]:
 
 def _paired(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[list[str], list[int]]:
     texts = [prompt] if isinstance(prompt, str) else list(prompt)
-    seeds = [seed] if isinstance(seed, int) else list(seed)
+    numbers: Any = seed if np.ndim(seed) else [seed]
+    seeds = [check_seed(number) for number in numbers]
     rows = max(len(texts), len(seeds))
+    if not (texts and seeds):
+        raise ConfigError("There is nothing to generate; give at least one prompt and one seed.")
     if min(len(texts), len(seeds)) not in (1, rows):
         raise ConfigError(
             f"{len(texts)} prompts cannot be paired with {len(seeds)} seeds: give one of either, "
             "or as many of both."
         )
-    for number in seeds:
-        if not 0 <= number < 2**63:
-            raise ConfigError(f"The seed {number} is out of range: choose 0 to {2**63 - 1}.")
     return texts * (rows // len(texts)), seeds * (rows // len(seeds))
 
 

@@ -1,13 +1,14 @@
-"""Loading networks without other libraries' progress bars in the program's own output."""
+"""Loading networks without other libraries' words in the program's own output."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from transformers.utils import logging as transformers_logging
 
-__all__ = ["without_bars"]
+__all__ = ["without_bars", "without_warnings"]
 
 
 @contextmanager
@@ -20,3 +21,17 @@ def without_bars() -> Iterator[None]:
     finally:
         if enabled:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def without_warnings(*names: str) -> Iterator[None]:
+    """Only errors of the loggers called so inside: for what our own messages say better."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -99,6 +99,8 @@ class ReportData:
         metrics: column ("before", "after") -> a `Scores.to_dict()`, or more numbers beside it.
         made: facts about the run, in order: "Base model" -> "toybox".
         commands: command lines that make the same again.
+        parts: more of the same kind, shown below under their own titles; their `made`, `commands`
+            and `parts` are not.
     """
 
     title: str
@@ -111,6 +113,7 @@ class ReportData:
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     made: Mapping[str, object] = field(default_factory=dict)
     commands: Sequence[str] = ()
+    parts: Sequence[ReportData] = ()
 
 
 def render_report(path: Path | str, data: ReportData) -> Path:
@@ -131,20 +134,64 @@ def render_report(path: Path | str, data: ReportData) -> Path:
 
 
 def _context(data: ReportData) -> dict[str, Any]:
-    charts = (_chart(name, values) for name, values in data.losses.items())
     return {
         "version": __version__,
+        "parts": [_part(part) for part in (data, *data.parts)],
+        "how": _how(data),
+        "made": [(name, str(value)) for name, value in data.made.items()],
+        "commands": list(data.commands),
+    }
+
+
+def _part(data: ReportData) -> dict[str, Any]:
+    charts = (_chart(name, values) for name, values in data.losses.items())
+    return {
         "title": data.title,
         "intro": data.intro,
         "subjects": [_subject(subject) for subject in data.subjects],
         "scenes": [_picture(scene) for scene in data.scenes],
         "comparisons": [_comparison(item) for item in data.comparisons],
+        "compares": _compares(data),
         "attention": [_attention(view) for view in data.attention],
+        "controlled": _controlled(data),
         "charts": [chart for chart in charts if chart is not None],
         "metrics": _table(data.metrics),
-        "made": [(name, str(value)) for name, value in data.made.items()],
-        "commands": list(data.commands),
+        "judges": _judges(data.metrics),
     }
+
+
+def _how(data: ReportData) -> list[str]:
+    """What was done, a sentence a step, as far as the data show that it was done."""
+    several = len(data.subjects) > 1
+    together = [part.after for part in data.comparisons if part.after is not None]
+    steps = {
+        "Each photo got a mask that says where its subject is.": data.subjects,
+        "The subjects were composed into common pictures.": data.scenes and several,
+        "From these pictures the model learned one new word per subject. What was learned lies in "
+        "a file of its own; the model itself stayed as it was.": data.losses,
+        "While learning, each word's attention was held to its subject's mask.": _controlled(data),
+        "Pictures that the model makes of the mere categories were learned beside them, so that "
+        "the categories stay what they were.": "prior" in data.losses,
+        "The videos come from a prompt alone: nothing steers them afterwards.": together,
+    }
+    return [step for step, done in steps.items() if done]
+
+
+def _controlled(data: ReportData) -> bool:
+    """Whether attention was trained: then its loss was recorded."""
+    return "attention" in data.losses
+
+
+def _compares(data: ReportData) -> bool:
+    return any(item.before is not None for item in data.comparisons)
+
+
+def _judges(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Who made the numbers: `toybox-clip for CLIP`."""
+    named: Mapping[str, str] = next(
+        (scores["encoders"] for scores in metrics.values() if "encoders" in scores), {}
+    )
+    return [f"{name} for {part.upper()}" for part, name in named.items()]
 
 
 def _subject(subject: Subject) -> dict[str, Any]:
@@ -220,7 +267,8 @@ def _row(name: str, values: Sequence[float | None]) -> dict[str, Any]:
     label, meaning = _MEASURES.get(name, (name, ""))
     first, last = values[0], values[-1]
     known = first is not None and last is not None
-    change = last - first if first is not None and last is not None else 0.0
+    # Rounded, and never a minus before zeros.
+    change = round(last - first, 3) + 0.0 if first is not None and last is not None else 0.0
     return {
         "label": label,
         "meaning": meaning,
@@ -328,11 +376,14 @@ def _span(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _marks(low: float, high: float) -> list[float]:
-    """Three to six round numbers within [low, high]."""
-    rough = (high - low) / 4
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = unit * next(factor for factor in (1, 2, 5, 10) if factor * unit >= rough - _NEAR)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    """Three to six round numbers within [low, high]: those with the widest round step."""
+    unit = 10.0 ** math.floor(math.log10(high - low))
+    # Each is at most twice the next, so the first to give three numbers gives no more than six.
+    for factor in (5, 2.5, 2, 1, 0.5, 0.25):
+        step = factor * unit
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first >= 2:
+            break
     return [round(index * step, 12) + 0.0 for index in range(first, last + 1)]
 
 

@@ -15,9 +15,12 @@ from pydantic_core import ErrorDetails
 
 from customvideo.errors import ConfigError
 
-__all__ = ["Settings", "known_keys", "suggest", "validated"]
+__all__ = ["LARGEST_SEED", "Settings", "known_keys", "suggest", "validated"]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+LARGEST_SEED = 2**63 - 1
+"""The largest seed that torch, numpy and TOML all take."""
 
 _LONGEST_SHOWN = 60
 _PREFIXES = ("Input should be ", "Value error, ")
@@ -64,12 +67,17 @@ def known_keys(cls: type[BaseModel]) -> list[str]:
 
 def suggest(key: str, known: Iterable[str]) -> str:
     """The rest of a sentence about the unknown `key`: the nearest known name, else all of them."""
-    names = list(known)
-    if close := get_close_matches(key, names, n=1):
-        return f"; did you mean '{close[0]}'?"
+    names, key = list(known), key.lower()
+    # The table a key stands in is never what was meant by the key.
+    inner = [name for name in names if not key.startswith(f"{name}.")]
     # A key may be right but for its table: compare the last parts, too.
-    leaves = {name.rpartition(".")[2]: name for name in reversed(names)}
-    if close := get_close_matches(key.rpartition(".")[2], leaves, n=1):
+    leaves = {name.rpartition(".")[2]: name for name in reversed(inner)}
+    leaf = key.rpartition(".")[2]
+    if key not in names and leaf in leaves:
+        return f"; did you mean '{leaves[leaf]}'?"
+    if close := get_close_matches(key, inner, n=1):
+        return f"; did you mean '{close[0]}'?"
+    if close := get_close_matches(leaf, leaves, n=1):
         return f"; did you mean '{leaves[close[0]]}'?"
     return f"; known are {', '.join(names)}."
 

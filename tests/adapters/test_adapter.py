@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from customvideo.adapters.adapter import Adapter
-from customvideo.adapters.build import key_value_paths, new_adapter
+from customvideo.adapters.build import AdapterConfig, key_value_paths, new_adapter
 from customvideo.adapters.header import AdapterHeader, metadata, read_file
 from customvideo.attention.tape import watch
 from customvideo.backbones.base import Backbone
@@ -344,3 +344,15 @@ def test_an_adapter_moves_to_the_backbones_device(trained: Trained, backbone: Ba
     with adapter.attach(posing_as(backbone, device=torch.device("meta"))):
         assert adapter.tokens.value.device.type == "meta"
         assert all(parameter.device.type == "meta" for parameter in adapter.parameters())
+
+
+def test_torchs_seed_moves_a_random_start(backbone: Backbone, subjects: list[Subject]) -> None:
+    def start(seed: int | None) -> Tensor:
+        config = AdapterConfig(initial="random", seed=seed)
+        return new_adapter(backbone, subjects, method="m", config=config).tokens.value.detach()
+
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        drawn = torch.get_rng_state()
+        assert torch.equal(start(None), start(5)) and not torch.equal(start(None), start(0))
+        assert torch.equal(torch.get_rng_state(), drawn), "a draw was taken from somebody else"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from customvideo.backbones import base, unet3d, unet3d_files
+from customvideo import tables
+from customvideo.backbones import unet3d, unet3d_files
 from customvideo.backbones.base import BACKBONES, load_backbone
 from customvideo.backbones.unet3d import UNet3D, load_folder
 from customvideo.backbones.unet3d_files import fingerprint
@@ -46,6 +47,20 @@ def test_a_folder_is_loaded_and_named_after_itself(tiny_zeroscope: Path) -> None
 def test_an_unknown_name_lists_the_known_ones(name: str, words: str) -> None:
     with pytest.raises(BackboneError, match=words):
         load_backbone(name)
+
+
+def test_the_hub_client_is_quiet_when_our_own_words_follow(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(name: str) -> str:
+        logging.getLogger("diffusers.pipelines.pipeline_utils").warning("Couldn't connect")
+        raise ConnectionError(f"no way to {name}")
+
+    monkeypatch.setattr(unet3d_files.DiffusionPipeline, "download", refuse)
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+    with pytest.raises(BackboneError):
+        load_backbone("some/model")
+    assert not caplog.records
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
@@ -204,7 +219,8 @@ def test_fingerprint_sees_training(tiny_zeroscope: Path) -> None:
 def test_outside_packages_add_rows(tiny_zeroscope: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = EntryPoint("mine", "customvideo.backbones.unet3d:load_zeroscope", "customvideo.backbones")
     stolen = EntryPoint("toybox", "os:getcwd", "customvideo.backbones")
-    monkeypatch.setattr(base, "entry_points", lambda group: [row, stolen])
+    monkeypatch.setattr(tables, "entry_points", lambda group: [row, stolen])
     monkeypatch.setattr(unet3d, "fetch", lambda name: tiny_zeroscope)
     assert load_backbone("mine", device="cpu").name == "cerspense/zeroscope_v2_576w"
-    assert base._rows()["toybox"] == BACKBONES["toybox"]
+    # What is built in cannot be taken over.
+    assert tables.all_rows(BACKBONES, "any")["toybox"] == BACKBONES["toybox"]

@@ -16,6 +16,7 @@ from customvideo.evaluation.encoders import (
     DinoEncoder,
     ImageEncoder,
     TextImageEncoder,
+    placed,
     prepare_pictures,
     resolve_encoder,
 )
@@ -101,8 +102,24 @@ def test_the_table_makes_encoders_from_a_folder(tiny_clip: Path, tiny_dino: Path
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(EvaluationError, match=r"'clap' \(did you mean 'clip'\?\).*toybox-dino"):
+    with pytest.raises(EvaluationError, match="no encoder 'clap'; did you mean 'clip'"):
         resolve_encoder("clap")
+    with pytest.raises(EvaluationError, match=r"'zzz'; known are clip, dino, toybox-clip, toybox-"):
+        resolve_encoder("zzz")
+
+
+def test_the_device_asked_for_is_used_even_where_there_is_a_gpu(
+    tiny_clip: Path, tiny_dino: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert placed("auto").type == "cuda"
+    for name, folder in (("clip", tiny_clip), ("dino", tiny_dino)):
+        assert resolve_encoder(name, folder, "cpu").device.type == "cpu"
+
+
+def test_loading_draws_no_bars(tiny_clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ClipEncoder(tiny_clip, device="cpu")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_folder_without_a_model_is_one_sentence(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def test_the_dictionary_is_json_with_the_published_keys(colours: Encoders) -> No
     assert {"clip_t", "clip_i", "dino_i", "t_cons", "rows", "per_subject"} <= set(written)
     assert written["t_cons"] is None
     assert written["rows"][0]["subject"] == "tom"
+    assert written["encoders"] == {"clip": "ColourEncoder", "dino": "ColourEncoder"}
 
 
 def test_neither_order_nor_company_nor_batch_size_changes_a_number(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from customvideo import tables
 from customvideo.errors import ConfigError
-from customvideo.methods import base
 from customvideo.methods.base import METHODS, PriorPlan, load_method, method_class
 from customvideo.methods.customvideo import CustomVideo, CustomVideoConfig
 
@@ -56,7 +56,7 @@ def test_other_packages_add_rows_by_entry_point(monkeypatch: pytest.MonkeyPatch)
     class Point:
         name, value = "theirs", "customvideo.methods.customvideo:CustomVideo"
 
-    monkeypatch.setattr(base, "entry_points", lambda group: [Point] if group else [])
+    monkeypatch.setattr(tables, "entry_points", lambda group: [Point] if group else [])
     assert method_class("theirs") is CustomVideo
 
 

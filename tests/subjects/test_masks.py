@@ -15,10 +15,12 @@ from customvideo.subjects.masks import (
     SEGMENTERS,
     check_mask,
     coverage,
+    outliers,
     overlay,
     resolve_segmenter,
     save_overlays,
 )
+from customvideo.subjects.subject import Subject
 from tests.subjects.photos import BLUE, GREY, RED, blob, make_subject
 
 
@@ -66,6 +68,25 @@ def test_a_faint_mask_counts_as_empty() -> None:
 
 def test_coverage_is_the_mean_weight() -> None:
     assert coverage(np.array([[0, 1], [0.5, 0.5]], np.float32)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("percent", "odd"),
+    [
+        ((5, 26, 34, 42), [0]),
+        ((30, 28, 85, 35), [2]),
+        ((12, 15, 40, 20), []),
+        ((17, 18, 18, 21), []),
+        ((5, 60), []),
+    ],
+)
+def test_a_mask_unlike_its_companions_is_found(percent: tuple[int, ...], odd: list[int]) -> None:
+    images = tuple(np.zeros((50, 100, 3), np.uint8) for _ in percent)
+    masks = tuple(np.zeros((50, 100), np.float32) for _ in percent)
+    for mask, share in zip(masks, percent, strict=True):
+        mask[:, :share] = 1
+    files = tuple(f"{index}.png" for index in range(len(percent)))
+    assert outliers(Subject("tom", "<tom>", "cat", images, masks, files)) == odd
 
 
 def test_an_overlay_leaves_the_subject_bright_and_draws_its_outline() -> None:

@@ -45,6 +45,12 @@ def test_a_folder_becomes_a_subject(folder: Path) -> None:
     assert tom.masks[0].mean() == 0.5
 
 
+def test_every_photo_is_read_before_a_mask_is_made(folder: Path) -> None:
+    (folder / "z.jpg").write_text("not a picture")
+    with pytest.raises(SubjectError, match=r"z\.jpg"):
+        load(f"tom:cat={folder}", segmenter=refuse)
+
+
 def test_the_segmenter_is_told_the_category(folder: Path) -> None:
     told = []
 
@@ -233,7 +239,7 @@ def test_a_segmenter_that_finds_nothing(folder: Path) -> None:
 
 
 def test_unknown_segmenter(folder: Path) -> None:
-    with pytest.raises(SubjectError, match="Unknown segmenter 'magic'; choose one of grabcut"):
+    with pytest.raises(SubjectError, match="There is no segmenter 'magic'; "):
         load(f"tom:cat={folder}", segmenter="magic")
 
 

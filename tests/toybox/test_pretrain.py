@@ -13,7 +13,7 @@ from customvideo.toybox import models
 from customvideo.toybox.customstudio import held_out, studio
 from customvideo.toybox.judges import ToyClip, ToyDino, ToySegmenter
 from customvideo.toybox.recipe.autoencoder import PatchCode, start_from_patches
-from customvideo.toybox.recipe.clip import swap_colours
+from customvideo.toybox.recipe.clip import confused, swap_colours
 from customvideo.toybox.recipe.dataset import Shelf, Split, load_split, render_split
 from customvideo.toybox.recipe.denoiser import Diet
 from customvideo.toybox.recipe.dino import padded_box
@@ -93,6 +93,20 @@ def test_mirrored_words_keep_their_place() -> None:
     assert swapped != text
     assert sorted(swapped.split()) == sorted(text.split())
     assert swap_colours("a red cat", np.random.default_rng(0)) == "a red cat"
+
+
+def test_a_caption_is_made_wrong_by_colours_or_by_a_noun() -> None:
+    rng = np.random.default_rng(0)
+    text = "a red cat with a blue tail, and two dogs"
+    wrong = [confused(text, rng) for _ in range(60)]
+    assert text not in wrong
+    assert any(sorted(one.split()) == sorted(text.split()) for one in wrong)
+    nouns = [one for one in wrong if sorted(one.split()) != sorted(text.split())]
+    assert nouns and all(
+        sum(old != new for old, new in zip(text.split(), one.split(), strict=True)) == 1
+        for one in nouns
+    )
+    assert confused("on the beach", rng) == "on the beach"
 
 
 def test_the_patch_code_is_loud_in_coarse_channels(work: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from customvideo.toybox import quadrics as qd
 from customvideo.toybox import world as tw
 from customvideo.toybox.motion import FOCAL, Scene, stage
-from customvideo.toybox.render import Clip, render, render_many
+from customvideo.toybox.render import Clip, render
 
 
 def _world(seed: int = 0, **given: object) -> tw.World:
@@ -49,8 +49,6 @@ def test_the_same_world_renders_the_same_bits() -> None:
     one, two = (_clip(_world(6, count=2)) for _ in range(2))
     assert torch.equal(one.frames, two.frames)
     assert torch.equal(one.masks, two.masks)
-    (many,) = render_many([_world(6, count=2)], frames=2, height=32, width=48)
-    assert torch.equal(one.frames, many.frames)
 
 
 def test_subjects_are_large() -> None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from customvideo.backbones.base import Backbone
+from customvideo.config import apply_sets, default_recipe
 from customvideo.errors import StorageError
-from customvideo.methods.base import PriorPlan
+from customvideo.methods.base import PriorPlan, load_method
 from customvideo.subjects.subject import Subject
+from customvideo.toybox.backbone import WEIGHTS
 from customvideo.training import prior as prior_module
 from customvideo.training.prior import PriorRequest, build_prior, default_cache, prior_latents
 from customvideo.training.trainer import Trainer
-from tests.cast import CANVAS, quick_method, short_run
+from tests.cast import CANVAS, make_subject, quick_method, short_run
 
 REQUEST = PriorRequest("a cat", frames=1, height=64, width=96, steps=1, guidance=2.0)
 PLAN = PriorPlan(("cat", "dog"), samples=2, rows=1, sampling_steps=1)
@@ -80,17 +83,67 @@ def test_a_damaged_sample_is_drawn_again(
     assert len(drawn) == 2
 
 
-def test_shipped_samples_come_first(
-    backbone: Backbone, tmp_path: Path, drawn: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shipped = torch.randn(3, 4, 1, 8, 12).half()
-    save_file({"cat/1": shipped}, tmp_path / "prior.safetensors")
+MADE = {"prompt": "a {category}", "steps": "1", "guidance": "7.5"}
+
+
+@pytest.fixture
+def shipped(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
+    """Three pictures of a cat that come with the backbone, drawn as `MADE` says."""
+    samples = torch.randn(3, 4, 1, 8, 12).half()
+    save_file({"cat/1": samples}, tmp_path / "prior.safetensors", metadata=MADE)
     monkeypatch.setattr(backbone, "shipped_prior", tmp_path / "prior.safetensors", raising=False)
+    return samples.float()
+
+
+def test_shipped_samples_come_first(
+    backbone: Backbone, shipped: torch.Tensor, tmp_path: Path, drawn: list[int]
+) -> None:
     pool = build_prior(backbone, PLAN, CANVAS, cache=tmp_path / "cache")
-    assert torch.equal(pool.pictures["cat"], shipped.float())
+    assert torch.equal(pool.pictures["cat"], shipped[:2])
     assert pool.pictures["dog"].shape == (2, 4, 1, 8, 12)
     assert len(drawn) == 1
     assert pool.clips == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"samples": 4},
+        {"template": "a photo of a {category}"},
+        {"sampling_steps": 2},
+        {"guidance": 7.0},
+        {"canvas": (64, 64)},
+    ],
+)
+def test_shipped_samples_of_another_kind_are_drawn_instead(
+    change: dict[str, Any],
+    backbone: Backbone,
+    shipped: torch.Tensor,
+    tmp_path: Path,
+    drawn: list[int],
+) -> None:
+    canvas = change.pop("canvas", CANVAS)
+    plan = replace(PLAN, categories=("cat",), **change)
+    pictures = build_prior(backbone, plan, canvas, cache=tmp_path / "cache").pictures["cat"]
+    assert len(pictures) == plan.samples and drawn == [4]
+    assert pictures.shape[-2:] != shipped.shape[-2:] or not torch.equal(pictures[:2], shipped[:2])
+
+
+@pytest.mark.skipif(not (WEIGHTS / "prior.safetensors").exists(), reason="needs the weights")
+def test_the_toybox_recipe_asks_for_what_the_toybox_ships(
+    backbone: Backbone, tmp_path: Path, drawn: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = WEIGHTS / "prior.safetensors"
+    monkeypatch.setattr(backbone, "shipped_prior", file, raising=False)
+    shape = load_file(file)["cat/1"].shape
+    monkeypatch.setattr(backbone, "latent_shape", lambda frames, *_: (shape[1], frames, *shape[3:]))
+    recipe = apply_sets(default_recipe(), ["prior_clips_every=5"])
+    method = load_method(recipe.method, recipe.method_options)
+    monkeypatch.setattr(backbone, "frames", 8)
+    plan = method.prior(backbone, [make_subject("tom", "cat", 1)])
+    assert plan is not None
+    pool = build_prior(backbone, plan, CANVAS, cache=tmp_path)
+    assert drawn == [] and len(pool.pictures["cat"]) == 4 and len(pool.clips["cat"]) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_named(backbone: Backbone, tmp_path: Path) -> None:

@@ -477,3 +477,15 @@ def test_the_state_of_a_run_holds_no_path_and_no_time(
     state = (tmp_path / "checkpoints/1/state.json").read_text()
     assert str(tmp_path) not in state
     assert json.loads(state)["identity"]["training"]["seed"] == 0
+
+
+def test_the_seed_moves_a_random_start(
+    backbone: Backbone, cast: list[Subject], quiet: Console
+) -> None:
+    method = quick_method(initial="random", attention_weight=0.0)
+    words = []
+    for seed in (0, 0, 1):
+        config = short_run(seed=seed, steps=1, word_learning_rate=1e-12)
+        words.append(Trainer(config, console=quiet).fit(backbone, method, cast).tokens.value)
+    assert torch.equal(words[0], words[1])
+    assert not torch.allclose(words[0], words[2], atol=1e-3)

@@ -21,7 +21,7 @@ from customvideo.adapters.header import AdapterHeader, WordRecord
 from customvideo.adapters.tokens import LearnedTokens, check_words, table_rows
 from customvideo.backbones.base import Backbone, TextTable
 from customvideo.errors import AdapterError
-from customvideo.settings import Settings
+from customvideo.settings import LARGEST_SEED, Settings
 from customvideo.subjects.prompt import LearnedWord
 from customvideo.subjects.subject import Subject
 
@@ -48,8 +48,8 @@ class AdapterConfig(Settings):
     """Rank of the deltas; None for full matrices."""
     alpha: float | None = Field(default=None, gt=0)
     """Scale of low-rank deltas times their rank; None for a scale of 1."""
-    seed: int = 0
-    """For what is random in the beginning."""
+    seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED)
+    """For what is random in the beginning; None for torch's own seed, in training the run's."""
 
 
 def new_adapter(
@@ -80,7 +80,8 @@ def new_adapter(
     words = [LearnedWord(s.name, s.category, config.vectors) for s in subjects]
     table = backbone.tables()[0]
     check_words(table.tokenizer, words)
-    generator = torch.Generator().manual_seed(config.seed)
+    seed = torch.initial_seed() if config.seed is None else config.seed
+    generator = torch.Generator().manual_seed(seed)
     rows = initial_rows(table, words, config.initial, generator)
     if paths is None:
         paths = key_value_paths(backbone)

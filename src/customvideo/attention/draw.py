@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from customvideo.video import Frames, Video
 
-__all__ = ["COLOURS", "Colour", "draw_words", "overlay"]
+__all__ = ["COLOURS", "Colour", "draw_words", "fade", "overlay"]
 
 Colour = tuple[int, int, int]
 Map = NDArray[np.floating]
@@ -57,7 +57,7 @@ def draw_words(
 
     `scale` enlarges small frames first; `legend` adds a strip below that names the colours.
     """
-    drawn = _fade(_enlarge(video, scale))
+    drawn = fade(_enlarge(video, scale))
     palette = {word: COLOURS[index % len(COLOURS)] for index, word in enumerate(maps)}
     for word, recorded in maps.items():
         drawn = overlay(drawn, recorded, palette[word])
@@ -74,9 +74,13 @@ def _enlarge(video: Video, scale: int) -> Video:
     return Video(np.stack(frames), video.fps)
 
 
-def _fade(video: Video) -> Video:
+def fade(video: Video, share: float = _GREY) -> Video:
+    """The video with this `share` of its own colour taken away, all of it if 1.
+
+    An orange word over an orange cat would hardly be seen.
+    """
     grey = video.frames.mean(axis=-1, keepdims=True)
-    return Video(_to_pixels(video.frames * (1 - _GREY) + grey * _GREY), video.fps)
+    return Video(_to_pixels(video.frames * (1 - share) + grey * share), video.fps)
 
 
 def _add_legend(video: Video, palette: Mapping[str, Colour]) -> Video:

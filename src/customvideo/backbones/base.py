@@ -7,12 +7,9 @@ weights or knows a network's inside.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -20,12 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from customvideo.errors import BackboneError
+from customvideo.settings import suggest
+from customvideo.tables import all_rows, import_target
 
 if TYPE_CHECKING:
     from customvideo.attention.site import AttentionSite
     from customvideo.backbones.noise import Ddpm
 
-__all__ = ["BACKBONES", "Backbone", "TextStates", "TextTable", "load_backbone"]
+__all__ = ["BACKBONES", "Backbone", "TextStates", "TextTable", "backbone_rows", "load_backbone"]
 
 BACKBONES: dict[str, str] = {
     "toybox": "customvideo.toybox.backbone:load",
@@ -152,45 +151,31 @@ def load_backbone(name: str | Path, device: str = "auto", dtype: str = "auto") -
         BackboneError: the name is unknown, or the model is incomplete or cannot be fetched.
     """
     text = str(name)
-    target = _rows().get(text)
-    if target is not None:
-        backbone: Backbone = _resolve(target)(device=device, dtype=dtype)
+    rows = backbone_rows()
+    if text in rows:
+        backbone: Backbone = import_target(rows[text])(device=device, dtype=dtype)
         return backbone
-    factory = _resolve(_FOLDER_FACTORY if Path(text).expanduser().is_dir() else _hub(text))
+    is_folder = Path(text).expanduser().is_dir()
+    factory = import_target(_FOLDER_FACTORY if is_folder else _hub(text, rows))
     loaded: Backbone = factory(text, device=device, dtype=dtype)
     return loaded
 
 
-def _rows() -> dict[str, str]:
-    return {row.name: row.value for row in entry_points(group=_ENTRY_POINTS)} | BACKBONES
+def backbone_rows() -> dict[str, str]:
+    """The table's rows and those of installed packages."""
+    return all_rows(BACKBONES, _ENTRY_POINTS)
 
 
-def _resolve(target: str) -> Callable[..., Any]:
-    module, _, attribute = target.partition(":")
-    factory: Callable[..., Any] = getattr(import_module(module), attribute)
-    return factory
-
-
-def _hub(text: str) -> str:
+def _hub(text: str, rows: Mapping[str, str]) -> str:
     """The hub loader, if `text` can be a hub id at all."""
     if text.startswith((".", "~", "/", "\\")) or text.count("/") > 1 or Path(text).exists():
         raise BackboneError(
             f"No backbone folder '{text}': give a folder with a model_index.json, "
-            f"or one of {_listed(_rows())}."
+            f"or one of {', '.join(sorted(rows))}."
         )
     if "/" not in text:
-        raise BackboneError(_unknown(text))
+        raise BackboneError(
+            f"There is no backbone '{text}'{suggest(text, sorted(rows))} A diffusers folder will "
+            "do, too, or a hub id such as 'cerspense/zeroscope_v2_576w'."
+        )
     return _HUB_FACTORY
-
-
-def _unknown(text: str) -> str:
-    close = difflib.get_close_matches(text, _rows(), n=1)
-    hint = f" (did you mean '{close[0]}'?)" if close else ""
-    return (
-        f"Unknown backbone '{text}'{hint}: known are {_listed(_rows())}, "
-        "a diffusers folder, or a hub id such as 'cerspense/zeroscope_v2_576w'."
-    )
-
-
-def _listed(rows: dict[str, str]) -> str:
-    return ", ".join(sorted(rows))

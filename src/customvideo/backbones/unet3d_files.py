@@ -22,7 +22,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from customvideo.errors import BackboneError
-from customvideo.quiet import without_bars
+from customvideo.quiet import without_bars, without_warnings
 
 __all__ = ["Card", "Parts", "fetch", "fingerprint", "read_parts"]
 
@@ -93,12 +93,15 @@ class Card:
         return _HUB_CARDS.get(name) or cls(name, size=_native_size(parts))
 
     def announce(self) -> None:
-        """Log one line on the licence, as a warning where it forbids commercial use."""
+        """Log one line on the licence, as a warning where it forbids commercial use.
+
+        The command line shows either.
+        """
         restricted = "-nc" in (self.licence or "")
         terms = ", which excludes commercial use" if restricted else ""
         licence = self.licence or "not stated"
         level = logging.WARNING if restricted else logging.INFO
-        _log.log(level, "Backbone %s: licence of the weights is %s%s.", self.name, licence, terms)
+        _log.log(level, "The licence of %s's weights is %s%s.", self.name, licence, terms)
 
 
 _HUB_CARDS = {
@@ -119,7 +122,8 @@ def fetch(name: str) -> Path:
         BackboneError: the hub cannot be reached, or has no such model.
     """
     try:
-        return Path(DiffusionPipeline.download(name))
+        with without_warnings("diffusers", "huggingface_hub"):
+            return Path(DiffusionPipeline.download(name))
     except Exception as error:  # the hub client's network errors share no base class
         raise BackboneError(
             f"Backbone '{name}' is no folder here and could not be fetched from the Hugging Face "

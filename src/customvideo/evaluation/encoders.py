@@ -7,10 +7,9 @@ of each model, so that a number depends on no other library's defaults.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Sequence
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,6 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from customvideo.errors import EvaluationError
+from customvideo.quiet import without_bars, without_warnings
+from customvideo.tables import all_rows, look_up
 
 __all__ = [
     "ENCODERS",
@@ -30,6 +31,8 @@ __all__ = [
     "ImageEncoder",
     "TextImageEncoder",
     "load_pretrained",
+    "made_for",
+    "placed",
     "prepare_pictures",
     "resolve_encoder",
 ]
@@ -43,7 +46,8 @@ ENCODERS: dict[str, str] = {
     "toybox-clip": "customvideo.toybox.judges:ToyClip",
     "toybox-dino": "customvideo.toybox.judges:ToyDino",
 }
-"""Name -> "module:class"; the class takes `model` (a folder, a hub id, or None for its own)."""
+"""Name -> "module:class"; the class takes `model` (a folder, a hub id, or None for its own), and
+`device` if it can work elsewhere than on the CPU."""
 
 _ENTRY_POINTS = "customvideo.encoders"
 
@@ -75,15 +79,18 @@ class ClipEncoder:
     """CLIP (Radford et al. 2021), by default ViT-B/32 as OpenAI trained it.
 
     Pictures: shorter side to the model's size, bicubic, centre crop, OpenAI's mean and deviation.
-    `model` is a folder or a hub id. Raises EvaluationError if it cannot be loaded.
+    `model` is a folder or a hub id, `device` as `load_backbone` takes it. Raises EvaluationError if
+    it cannot be loaded.
     """
 
     DEFAULT = "openai/clip-vit-base-patch32"
 
-    def __init__(self, model: str | Path | None = None, *, batch_size: int = 32) -> None:
+    def __init__(
+        self, model: str | Path | None = None, *, batch_size: int = 32, device: str = "auto"
+    ) -> None:
         source = str(model or self.DEFAULT)
         self.batch_size = batch_size
-        self.device = _device()
+        self.device = placed(device)
         self.model = load_pretrained(source, "CLIPModel").to(self.device).eval()
         self.tokenizer = load_pretrained(source, "CLIPTokenizer")
 
@@ -113,14 +120,17 @@ class DinoEncoder:
     """DINO (Caron et al. 2021), by default ViT-S/16; the feature is the last class token.
 
     Pictures: shorter side to 256 (for a 224 model), bicubic, centre crop, ImageNet's mean and
-    deviation. `model` is a folder or a hub id. Raises EvaluationError if it cannot be loaded.
+    deviation. `model` is a folder or a hub id, `device` as `load_backbone` takes it. Raises
+    EvaluationError if it cannot be loaded.
     """
 
     DEFAULT = "facebook/dino-vits16"
 
-    def __init__(self, model: str | Path | None = None, *, batch_size: int = 32) -> None:
+    def __init__(
+        self, model: str | Path | None = None, *, batch_size: int = 32, device: str = "auto"
+    ) -> None:
         self.batch_size = batch_size
-        self.device = _device()
+        self.device = placed(device)
         source = str(model or self.DEFAULT)
         self.model = (
             load_pretrained(source, "ViTModel", add_pooling_layer=False).to(self.device).eval()
@@ -156,21 +166,29 @@ def prepare_pictures(
     return (pixels - mean) / deviation
 
 
-def resolve_encoder(name: str, model: str | Path | None = None) -> Any:
+def resolve_encoder(name: str, model: str | Path | None = None, device: str = "auto") -> Any:
     """Make the encoder called `name`, from `model` (a folder or a hub id) if one is given.
+
+    `device` is as `load_backbone` takes it; an encoder that knows no devices works on the CPU.
 
     Raises:
         EvaluationError: the name is unknown, or the model cannot be loaded.
     """
-    rows = {row.name: row.value for row in entry_points(group=_ENTRY_POINTS)} | ENCODERS
-    if name not in rows:
-        close = difflib.get_close_matches(name, rows, n=1)
-        hint = f" (did you mean '{close[0]}'?)" if close else ""
-        known = ", ".join(sorted(rows))
-        raise EvaluationError(f"Unknown encoder '{name}'{hint}; known are {known}.")
-    module, _, attribute = rows[name].partition(":")
-    factory: Callable[..., Any] = getattr(import_module(module), attribute)
-    return factory(model=model)
+    factory = look_up(name, all_rows(ENCODERS, _ENTRY_POINTS), "encoder", EvaluationError)
+    return made_for(device, factory, model=model)
+
+
+def made_for(device: str, factory: Any, **options: Any) -> Any:
+    """What `factory` makes with `options`, on `device` if it knows devices."""
+    if "device" in inspect.signature(factory).parameters:
+        options["device"] = device
+    return factory(**options)
+
+
+def placed(device: str) -> torch.device:
+    """The torch device meant; `auto` is CUDA where there is one."""
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(automatic if device == "auto" else device)
 
 
 def load_pretrained(source: str, class_name: str, **options: Any) -> Any:
@@ -182,7 +200,9 @@ def load_pretrained(source: str, class_name: str, **options: Any) -> Any:
     if "Model" in class_name:
         options["dtype"] = torch.float32
     try:
-        return getattr(import_module("transformers"), class_name).from_pretrained(source, **options)
+        with without_bars(), without_warnings("huggingface_hub"):
+            cls = getattr(import_module("transformers"), class_name)
+            return cls.from_pretrained(source, **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         if Path(source).is_dir():
             raise EvaluationError(
@@ -193,10 +213,6 @@ def load_pretrained(source: str, class_name: str, **options: Any) -> Any:
             f"The evaluation model '{source}' is neither a folder here nor could it be fetched; "
             "go online once, or give a folder that holds it."
         ) from error
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _unit(features: Tensor) -> Tensor:

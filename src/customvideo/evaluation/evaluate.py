@@ -8,8 +8,8 @@ caller's part.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -41,15 +41,31 @@ _PER_SUBJECT_IN_CROPS = ("clip_i_crop", "dino_i_crop", "rank1")
 
 @dataclass(frozen=True)
 class Encoders:
-    """The two encoders the scores need: CLIP for text and pictures, DINO for identity."""
+    """The two encoders the scores need: CLIP for text and pictures, DINO for identity.
+
+    `names` are theirs, in this order, as scores are to mention them; left out, their classes'.
+    """
 
     clip: TextImageEncoder
     dino: ImageEncoder
+    names: tuple[str, str] | None = None
 
     @classmethod
-    def named(cls, clip: str = "clip", dino: str = "dino") -> Encoders:
-        """The encoders called so in `customvideo.evaluation.encoders.ENCODERS`."""
-        return cls(resolve_encoder(clip), resolve_encoder(dino))
+    def named(cls, clip: str = "clip", dino: str = "dino", device: str = "auto") -> Encoders:
+        """The encoders called so, each `NAME` or `NAME=MODEL`, on `device`.
+
+        `NAME` is a row of `customvideo.evaluation.encoders.ENCODERS`, `MODEL` a folder or a hub id.
+
+        Raises:
+            EvaluationError: a name is unknown, or a model cannot be loaded.
+        """
+        return cls(_resolved(clip, device), _resolved(dino, device), (clip, dino))
+
+    @property
+    def described(self) -> dict[str, str]:
+        """Part -> who plays it: {"clip": "clip", "dino": "toybox-dino"}."""
+        clip, dino = self.names or (type(self.clip).__name__, type(self.dino).__name__)
+        return {"clip": clip, "dino": dino}
 
 
 @dataclass(frozen=True)
@@ -84,10 +100,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Scores:
-    """All rows of an evaluation, and which part of the reference photos they compare with."""
+    """All rows of an evaluation, which part of the reference photos they compare with, and who
+    judged: `encoders` is `Encoders.described`."""
 
     rows: tuple[Row, ...]
     references: References = "photo"
+    encoders: Mapping[str, str] = field(default_factory=dict)
 
     def summary(self) -> dict[str, float | None]:
         """Means over videos; within a video, image alignment is the mean over its subjects.
@@ -125,11 +143,13 @@ class Scores:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The summary's keys, then `per_subject`, `references` and `rows`: ready for JSON."""
+        """The summary's keys, then `per_subject`, `references`, `encoders` and `rows`: ready for
+        JSON."""
         return {
             **self.summary(),
             "per_subject": self.per_subject(),
             "references": self.references,
+            "encoders": dict(self.encoders),
             "rows": [asdict(row) for row in self.rows],
         }
 
@@ -163,7 +183,12 @@ def evaluate(
         seen = _Seen(video, prompt, encoders)
         found = [seen.row(index, name, photos[name]) for name in meant]
         rows += _with_crops(found, video, subjects, judge) if judge else found
-    return Scores(tuple(rows), references)
+    return Scores(tuple(rows), references, encoders.described)
+
+
+def _resolved(text: str, device: str) -> Any:
+    name, _, model = text.partition("=")
+    return resolve_encoder(name, model or None, device)
 
 
 def _crop_judge(

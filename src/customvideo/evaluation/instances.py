@@ -8,12 +8,10 @@ read from the maps that training pulled at would praise the training, not the vi
 from __future__ import annotations
 
 import copy
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from customvideo.errors import EvaluationError
-from customvideo.evaluation.encoders import Pictures, load_pretrained
+from customvideo.evaluation.encoders import Pictures, load_pretrained, made_for, placed
+from customvideo.tables import all_rows, look_up
 
 __all__ = [
     "SEGMENTERS",
@@ -39,7 +38,10 @@ SEGMENTERS: dict[str, str] = {
     "toybox": "customvideo.toybox.judges:ToySegmenter",
     "grounding-dino": "customvideo.evaluation.instances:GroundingDino",
 }
-"""Name -> "module:class"; `model` (a folder or a hub id) is passed on where one is given."""
+"""Name -> "module:class"; the class takes `model` as an encoder does, and `device` if it can work
+elsewhere than on the CPU."""
+
+_ENTRY_POINTS = "customvideo.finders"
 
 _DETECTED = 0.25  # least score of a detection, Grounding DINO's own default
 _SAME_THING = 0.8  # intersection over union from which two boxes show one thing
@@ -87,21 +89,19 @@ class NounSegmenter(InstanceSegmenter, Protocol):
         ...
 
 
-def resolve_segmenter(name: str, model: str | Path | None = None) -> InstanceSegmenter:
+def resolve_segmenter(
+    name: str, model: str | Path | None = None, device: str = "auto"
+) -> InstanceSegmenter:
     """Make the finder called `name`, from `model` (a folder or a hub id) if one is given.
+
+    `device` is as `load_backbone` takes it; a finder that knows no devices works on the CPU.
 
     Raises:
         EvaluationError: the name is unknown, or the model cannot be loaded.
     """
-    if name not in SEGMENTERS:
-        close = difflib.get_close_matches(name, SEGMENTERS, n=1)
-        hint = f" (did you mean '{close[0]}'?)" if close else ""
-        raise EvaluationError(
-            f"Unknown finder of subjects '{name}'{hint}; known are {', '.join(SEGMENTERS)}."
-        )
-    module, _, attribute = SEGMENTERS[name].partition(":")
-    make: Callable[..., InstanceSegmenter] = getattr(import_module(module), attribute)
-    return make() if model is None else make(model)
+    rows = all_rows(SEGMENTERS, _ENTRY_POINTS)
+    make = look_up(name, rows, "finder of subjects", EvaluationError)
+    return cast(InstanceSegmenter, made_for(device, make, model=model))
 
 
 class GroundingDino:
@@ -113,12 +113,14 @@ class GroundingDino:
 
     DEFAULT = "IDEA-Research/grounding-dino-tiny"
 
-    def __init__(self, model: str | Path | None = None, nouns: Sequence[str] = ()) -> None:
+    def __init__(
+        self, model: str | Path | None = None, nouns: Sequence[str] = (), *, device: str = "auto"
+    ) -> None:
         source = str(model or self.DEFAULT)
         network = load_pretrained(
             source, "AutoModelForZeroShotObjectDetection", use_safetensors=True
         )
-        self.network = network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = network.eval().to(placed(device))
         self.processor = load_pretrained(source, "AutoProcessor")
         self.nouns = tuple(dict.fromkeys(noun.lower() for noun in nouns))
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
@@ -26,9 +24,10 @@ from customvideo.attention.site import AttentionSite
 from customvideo.attention.tape import Tape
 from customvideo.backbones.base import Backbone
 from customvideo.errors import ConfigError
-from customvideo.settings import Settings, suggest, validated
+from customvideo.settings import Settings, validated
 from customvideo.subjects.prompt import Prompt
 from customvideo.subjects.subject import Subject
+from customvideo.tables import all_rows, look_up
 
 __all__ = [
     "METHODS",
@@ -36,6 +35,7 @@ __all__ = [
     "Example",
     "Method",
     "PriorPlan",
+    "check_template",
     "load_method",
     "method_class",
 ]
@@ -134,6 +134,13 @@ class PriorPlan:
         return self.template.format(category=category)
 
 
+def check_template(text: str) -> str:
+    """Return `text` if it can be a `PriorPlan.template`, else raise ValueError."""
+    if "{category}" not in text or set("{}") & set(text.replace("{category}", "")):
+        raise ValueError("text with {category} in it and no other braces, such as 'a {category}'")
+    return text
+
+
 class Method(Protocol):
     """One customization method.
 
@@ -152,7 +159,10 @@ class Method(Protocol):
         """The settings it was made with."""
 
     def trainable(self, backbone: Backbone, subjects: Sequence[Subject]) -> Adapter:
-        """Make the adapter to train, with one learned word a subject; it changes nothing yet."""
+        """Make the adapter to train, with one learned word a subject; it changes nothing yet.
+
+        In a run torch is seeded with the run's seed, which is how it reaches a random start.
+        """
 
     def scenes(
         self,
@@ -189,11 +199,8 @@ def method_class(name: str) -> type[Method]:
     Raises:
         ConfigError: no such method; the message lists the known ones.
     """
-    rows = METHODS | {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
-    if name not in rows:
-        raise ConfigError(f"There is no method '{name}'{suggest(name, sorted(rows))}")
-    module, _, attribute = rows[name].partition(":")
-    return cast("type[Method]", getattr(import_module(module), attribute))
+    found = look_up(name, all_rows(METHODS, ENTRY_POINTS), "method", ConfigError)
+    return cast("type[Method]", found)
 
 
 def load_method(name: str, options: Mapping[str, Any] | None = None) -> Method:

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from customvideo.adapters.adapter import Adapter
@@ -28,7 +28,7 @@ from customvideo.attention.site import AttentionSite, intermediate
 from customvideo.attention.tape import Tape
 from customvideo.backbones.base import Backbone
 from customvideo.errors import ConfigError
-from customvideo.methods.base import Batch, Example, PriorPlan
+from customvideo.methods.base import Batch, Example, PriorPlan, check_template
 from customvideo.settings import Settings
 from customvideo.subjects.prompt import LearnedWord, training_prompt
 from customvideo.subjects.scene import compose
@@ -80,7 +80,7 @@ class CustomVideoConfig(Settings):
 
     prior_weight: float = Field(default=1.0, ge=0)
     """Weight of class-prior preservation (DreamBooth); 0 switches it off (choice)."""
-    prior_prompt: str = "a {category}"
+    prior_prompt: Annotated[str, AfterValidator(check_template)] = "a {category}"
     """Prompt of the prior samples."""
     prior_samples: int = Field(default=200, ge=1)
     """One-frame prior samples per category (Custom Diffusion's number)."""

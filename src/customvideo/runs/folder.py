@@ -14,11 +14,12 @@ Nothing is trained here. The checkpoints and the loss log are written by `custom
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from customvideo.errors import ConfigError, StorageError, UserError
+from customvideo.errors import ConfigError, StorageError
+from customvideo.files import ensure_dir, write_bytes
 from customvideo.training.checkpoint import newest_valid
 from customvideo.training.interrupt import Interrupted
 from customvideo.training.progress import read_losses
@@ -33,6 +34,7 @@ __all__ = [
     "Say",
     "claim",
     "loss_curves",
+    "require_writable",
     "undone_on_error",
 ]
 
@@ -44,6 +46,7 @@ CHECKPOINTS, MASKS, PREVIEWS = "checkpoints", "masks", "previews"
 _LOSSES = "losses.jsonl"
 _BEGUN = (RECIPE, MASKS, CHECKPOINTS, _LOSSES, "tensorboard")
 """What a run that never came to its first checkpoint may have left: nothing to be missed."""
+_PROBE, _PROBE_SIZE = ".probe", 1 << 16
 
 
 def claim(out: Path, resume: bool) -> None:
@@ -72,16 +75,37 @@ def claim(out: Path, resume: bool) -> None:
         raise ConfigError(f"The folder '{out}' is not empty; choose a new one with --out.")
 
 
+def require_writable(out: Path) -> None:
+    """Write a small file to `out` and remove it: better now than after long work.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    missing = _missing(out)
+    try:
+        ensure_dir(out)
+        write_bytes(out / _PROBE, bytes(_PROBE_SIZE))
+    finally:
+        with suppress(OSError):
+            (out / _PROBE).unlink(missing_ok=True)
+        _remove_empty(missing)
+
+
 @contextmanager
 def undone_on_error(out: Path) -> Iterator[None]:
-    """Remove what a run wrote to `out` if it ends in an error before its first checkpoint."""
+    """Remove what a run wrote to `out` if it ends in an error before its first checkpoint.
+
+    A run that is stopped from outside made no error: what it began stays.
+    """
+    found, missing = _contents(out), _missing(out)
     try:
         yield
     except Interrupted:
         raise
-    except UserError:
+    except Exception:
         if newest_valid(out / CHECKPOINTS).newest is None:
-            _clear(out)
+            _clear(out, spared=found)
+            _remove_empty(missing)
         raise
 
 
@@ -94,12 +118,26 @@ def loss_curves(out: Path) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-def _clear(out: Path) -> None:
-    for name in _BEGUN:
+def _contents(out: Path) -> set[str]:
+    return {path.name for path in out.iterdir()} if out.is_dir() else set()
+
+
+def _missing(out: Path) -> list[Path]:
+    """`out` and the folders above it that do not exist yet, the deepest first."""
+    return [folder for folder in (out, *out.parents) if not folder.exists()]
+
+
+def _clear(out: Path, spared: Collection[str]) -> None:
+    for name in set(_BEGUN) - set(spared):
         path = out / name
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
-    if out.is_dir() and not any(out.iterdir()):
-        out.rmdir()
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()

@@ -6,8 +6,10 @@ Recipe, subjects, backbone, method and trainer meet here, and their results go t
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,20 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from customvideo.adapters.adapter import Adapter
-from customvideo.backbones.base import Backbone, load_backbone
+from customvideo.backbones.base import BACKBONES, Backbone, load_backbone
 from customvideo.config import (
     Recipe,
     SubjectEntry,
-    apply_sets,
-    default_recipe,
+    compose_recipe,
     dump_toml,
-    load_recipe,
+    parse_set,
 )
 from customvideo.errors import SubjectError
 from customvideo.files import ensure_dir, write_text
-from customvideo.generation import generate
+from customvideo.generation import CustomVideoWarning, generate
 from customvideo.methods.base import Method, load_method
 from customvideo.report import Comparison, ReportData, render_report
+from customvideo.runs.calling import command
 from customvideo.runs.folder import (
     ADAPTER,
     CHECKPOINTS,
@@ -40,13 +42,21 @@ from customvideo.runs.folder import (
     Say,
     claim,
     loss_curves,
+    require_writable,
     undone_on_error,
 )
 from customvideo.runs.making import watchable_scale
-from customvideo.subjects.masks import coverage, resolve_segmenter, save_overlays
+from customvideo.subjects.masks import (
+    coverage,
+    outliers,
+    overlay_path,
+    resolve_segmenter,
+    save_overlays,
+)
 from customvideo.subjects.prompt import list_subjects
-from customvideo.subjects.subject import Subject, SubjectSpec, load_subjects
+from customvideo.subjects.subject import Subject, SubjectSpec, read_photos
 from customvideo.training.checkpoint import best_checkpoint, newest_valid
+from customvideo.training.interrupt import Interrupted
 from customvideo.training.progress import StepReport
 from customvideo.training.trainer import Trainer
 from customvideo.video import Video
@@ -54,6 +64,8 @@ from customvideo.video import Video
 __all__ = ["Job", "TrainPlan", "customize", "facts", "fit", "load_job", "sample_scenes", "train"]
 
 _SHOWN_SCENES = 6
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,14 @@ def train(plan: TrainPlan, say: Say) -> Path:
         Interrupted: stopped from outside, after saving.
     """
     claim(plan.out, plan.resume)
-    job = load_job(_recipe(plan, say), plan.device)
+    recipe = _recipe(plan, say)
+    require_writable(plan.out)
+    try:
+        job = load_job(recipe, plan.device, say)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "Stopped before training, nothing was made; run the same command again to start."
+        ) from None
     adapter = fit(job, plan.out, resume=plan.resume, say=say)
     _write_report(job, plan.out, adapter)
     say(f"Wrote '{plan.out / ADAPTER}' and '{plan.out / REPORT}'. Next:")
@@ -109,42 +128,49 @@ def customize(
         backbone: a model from `load_backbone`.
         subjects: from `load_subjects`, or made by hand.
         out: a new folder for checkpoints and the adapter; None writes nothing.
-        keys: keys of the recipe, such as `steps=100` or `nu=0.1`; what is not given comes from
-            the packaged recipe of the method and the backbone.
+        keys: keys of the recipe, such as `steps=100` or `nu=0.1`, or its tables, such as
+            `sampling={"num_steps": 30}`; what is not given comes from the packaged recipe of the
+            method and the backbone.
 
     Raises:
         ConfigError: an unknown key, a value that does not fit, or a folder with a run in it.
+    Warns:
+        CustomVideoWarning: the backbone never learned what a subject is.
     """
     folder = None if out is None else Path(out)
     if folder is not None:
         claim(folder, resume=False)
-    recipe = default_recipe(str(keys.pop("method", "customvideo")), backbone.name)
-    recipe = apply_sets(recipe, [f"{key}={json.dumps(value)}" for key, value in keys.items()])
+    recipe = compose_recipe([("backbone", backbone.name), *keys.items()])
     method = load_method(recipe.method, recipe.method_options)
-    adapter = Trainer(recipe, folder).fit(backbone, method, subjects)
+    _note_unlearned(backbone, [subject.category for subject in subjects])
+    with nullcontext() if folder is None else undone_on_error(folder):
+        adapter = Trainer(recipe, folder).fit(backbone, method, subjects)
     if folder is not None:
         adapter.save(folder / ADAPTER)
     return adapter
 
 
-def load_job(recipe: Recipe, device: str) -> Job:
-    """Load everything `recipe` names; the job's recipe says each subject's category."""
+def load_job(recipe: Recipe, device: str, say: Say = lambda _: None) -> Job:
+    """Load everything `recipe` names, what is quick to check before what is slow to make.
+
+    The job's recipe says each subject's category, and works from any folder.
+    """
     method = load_method(recipe.method, recipe.method_options)
     segmenter = resolve_segmenter(recipe.masks.segmenter, recipe.masks.model or None)
+    found = read_photos(recipe.specs)
     backbone = load_backbone(recipe.backbone, device)
-    subjects = load_subjects(recipe.specs, segmenter, backbone.known_nouns)
-    entries = {
-        subject.name: SubjectEntry(
-            folder=recipe.subjects[subject.name].folder, category=subject.category
-        )
-        for subject in subjects
-    }
-    return Job(recipe.model_copy(update={"subjects": entries}), backbone, method, subjects)
+    categories = [photos.category(backbone.known_nouns) for photos in found]
+    _note_unlearned(backbone, categories)
+    subjects = []
+    for photos, category in zip(found, categories, strict=True):
+        if photos.unmasked:
+            say(f"Finding <{photos.spec.name}> in {_photos(photos.unmasked)}")
+        subjects.append(photos.subject(category, segmenter))
+    return Job(_settled(recipe, subjects), backbone, method, subjects)
 
 
 def fit(job: Job, out: Path, *, resume: bool, say: Say) -> Adapter:
     """Train `job` in the folder `out`, save the adapter there and return it."""
-    ensure_dir(out)
     done = newest_valid(out / CHECKPOINTS).newest if resume else None
 
     def on_step(report: StepReport) -> None:
@@ -154,10 +180,12 @@ def fit(job: Job, out: Path, *, resume: bool, say: Say) -> Adapter:
 
     trainer = Trainer(job.recipe, out, on_step=on_step, preview=_previewer(job, out))
     with undone_on_error(out):
+        ensure_dir(out)
         if done is None:
             _describe(job, out)
         for subject in job.subjects:
             say(_masks_line(subject, out))
+            _note_odd_masks(subject, out)
         adapter = trainer.fit(job.backbone, job.method, job.subjects, resume)
     adapter.save(out / ADAPTER)
     best = best_checkpoint(out / CHECKPOINTS)
@@ -190,17 +218,12 @@ def facts(job: Job, adapter: Adapter) -> dict[str, object]:
 
 def _recipe(plan: TrainPlan, say: Say) -> Recipe:
     """One recipe: a file's, the resumed run's or the packaged one, then `--set`, then flags."""
-    flags = {key: value for key, value in plan.choices.items() if value is not None}
+    flags = [(key, value) for key, value in plan.choices.items() if value is not None]
+    changes = [*map(parse_set, plan.sets), *flags]
     source = plan.recipe or (plan.out / RECIPE if plan.resume else None)
-    if source is not None:
-        recipe = load_recipe(source)
-    else:
-        if "backbone" not in flags:
-            say("Base model: toybox, which draws toys; --backbone names one for real videos.")
-        named = {key: str(flags[key]) for key in ("method", "backbone") if key in flags}
-        recipe = default_recipe(**named)
-    sets = [f"{key}={json.dumps(value)}" for key, value in flags.items()]
-    recipe = apply_sets(recipe, [*plan.sets, *sets])
+    recipe = compose_recipe(changes, source)
+    if source is None and "backbone" not in dict(changes):
+        say("Base model: toybox, which draws toys; --backbone names one for real videos.")
     specs = [SubjectSpec.parse(text) for text in plan.subjects]
     return recipe if not specs else recipe.model_copy(update={"subjects": _entries(specs)})
 
@@ -216,15 +239,71 @@ def _entries(specs: Sequence[SubjectSpec]) -> dict[str, SubjectEntry]:
     return entries
 
 
+def _settled(recipe: Recipe, subjects: Sequence[Subject]) -> Recipe:
+    """`recipe` with each subject's category, and with its folders found from anywhere."""
+    entries = {
+        subject.name: SubjectEntry(
+            folder=_absolute(recipe.subjects[subject.name].folder), category=subject.category
+        )
+        for subject in subjects
+    }
+    # Of two models, `DETECTOR,SEGMENTER`, each may be a folder.
+    model = ",".join(_absolute(part) for part in recipe.masks.model.split(","))
+    known, cache = recipe.backbone in BACKBONES, recipe.prior_cache
+    changes = {
+        "subjects": entries,
+        "backbone": recipe.backbone if known else _absolute(recipe.backbone),
+        "masks": recipe.masks.model_copy(update={"model": model}),
+        # May be made only when it is needed.
+        "prior_cache": cache and str(Path(cache).expanduser().absolute()),
+    }
+    return recipe.model_copy(update=changes)
+
+
+def _absolute(place: str) -> str:
+    """`place` as an absolute path if it is a folder; a hub id stays as it is."""
+    folder = Path(place).expanduser()
+    return str(folder.absolute()) if place and folder.is_dir() else place
+
+
+def _note_unlearned(backbone: Backbone, categories: Iterable[str]) -> None:
+    nouns = backbone.known_nouns
+    for category in dict.fromkeys(categories):
+        if nouns and category.lower() not in nouns:
+            # The caller of `train` or `customize`.
+            warnings.warn(
+                f"The backbone '{backbone.name}' never learned '{category}' and will make little "
+                f"of it; it knows {', '.join(sorted(nouns))}.",
+                CustomVideoWarning,
+                stacklevel=3,
+            )
+
+
+def _note_odd_masks(subject: Subject, out: Path) -> None:
+    shares = [coverage(mask) for mask in subject.masks]
+    for index in outliers(subject):
+        file, others = subject.files[index], shares[:index] + shares[index + 1 :]
+        _LOG.warning(
+            "The mask of '%s' covers %.0f%% of its photo, those of %s's other photos %.0f%% to "
+            "%.0f%%; look at '%s' before you trust it.",
+            *(file, 100 * shares[index], subject.word, 100 * min(others), 100 * max(others)),
+            overlay_path(out / MASKS, subject, file),
+        )
+
+
 def _describe(job: Job, out: Path) -> None:
     write_text(out / RECIPE, dump_toml(job.recipe))
     save_overlays(job.subjects, out / MASKS)
 
 
+def _photos(count: int) -> str:
+    return f"{count} photo{'' if count == 1 else 's'}"
+
+
 def _masks_line(subject: Subject, out: Path) -> str:
     shares = sorted(coverage(mask) for mask in subject.masks)
     return (
-        f"{subject.word} {subject.category}: {len(subject.images)} photos, masks cover "
+        f"{subject.word} {subject.category}: {_photos(len(subject.images))}, masks cover "
         f"{shares[0]:.0%} to {shares[-1]:.0%}; look at '{out / MASKS / subject.name}'"
     )
 
@@ -256,7 +335,7 @@ def _write_report(job: Job, out: Path, adapter: Adapter) -> None:
         ],
         made=facts(job, adapter),
         commands=[
-            f"customvideo train --recipe {out / RECIPE} --out another-folder",
+            command("train", "--recipe", out / RECIPE, "--out", "another-folder"),
             _generate_command(adapter, out),
         ],
     )
@@ -265,4 +344,4 @@ def _write_report(job: Job, out: Path, adapter: Adapter) -> None:
 
 def _generate_command(adapter: Adapter, out: Path) -> str:
     prompt = list_subjects(adapter.words)
-    return f'customvideo generate "{prompt}" --adapter {out / ADAPTER} --out video.mp4'
+    return command("generate", prompt, "--adapter", out / ADAPTER, "--out", "video.mp4")

@@ -17,7 +17,7 @@ from typing import Any
 from customvideo import generation
 from customvideo.adapters.adapter import Adapter
 from customvideo.attention.draw import draw_words
-from customvideo.backbones.base import BACKBONES, Backbone, load_backbone
+from customvideo.backbones.base import Backbone, backbone_rows, load_backbone
 from customvideo.config import Recipe, default_recipe, load_recipe
 from customvideo.errors import AdapterError, ConfigError
 from customvideo.files import ensure_dir
@@ -55,7 +55,7 @@ def generate(plan: GeneratePlan, say: Say) -> list[Path]:
     Raises:
         UserError: a prompt, setting, adapter, backbone or place cannot be used.
     """
-    work = list(product(plan.prompts, plan.seeds))
+    work = list(product(plan.prompts, map(generation.check_seed, plan.seeds)))
     targets = _targets(plan.out, len(work))
     sampling = {**plan.sampling, **_size(plan.size)}
     validated(SamplingConfig, sampling)
@@ -137,7 +137,7 @@ def _size(text: str | None) -> dict[str, int]:
 
 def _backbone_name(path: Path, adapter: Adapter) -> str:
     name = adapter.header.backbone
-    if name in BACKBONES or "/" in name:
+    if name in backbone_rows() or "/" in name:
         return name
     if recipe := _recipe_beside(path):
         return recipe.backbone

@@ -18,7 +18,6 @@ from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import Backbone
 from customvideo.errors import EvaluationError, SubjectError
 from customvideo.evaluation import evaluate as judging
-from customvideo.evaluation.encoders import resolve_encoder
 from customvideo.evaluation.evaluate import Encoders
 from customvideo.evaluation.instances import InstanceSegmenter, resolve_segmenter
 from customvideo.files import ensure_dir, write_text
@@ -56,6 +55,7 @@ def evaluate(plan: EvaluatePlan, say: Say) -> dict[str, Any]:
     Raises:
         UserError: a prompt, photo, adapter, backbone, encoder or place cannot be used.
     """
+    seeds = [generation.check_seed(seed) for seed in plan.seeds]
     adapter = Adapter.load(plan.adapter)
     specs = _known(plan.subjects, adapter.words)
     given = [word for word in adapter.words if word.name in {spec.name for spec in specs}]
@@ -64,11 +64,11 @@ def evaluate(plan: EvaluatePlan, say: Say) -> dict[str, Any]:
     _require_photos(prompts, given)
     ensure_dir(plan.out.parent)
     backbone = backbone_for(plan.adapter, adapter, plan.backbone, plan.device)
-    encoders = encoders_for(backbone, *plan.encoders)
-    finder = finder_for(backbone, plan.finder)
+    encoders = encoders_for(backbone, *plan.encoders, plan.device)
+    finder = finder_for(backbone, plan.finder, plan.device)
     subjects = load_subjects(specs, plan.segmenter, backbone.known_nouns)
     options = sampling_for(plan.adapter, backbone, {})
-    work = list(product(prompts, plan.seeds))
+    work = list(product(prompts, seeds))
     videos: list[Video] = []
     for prompt, seed in work:
         say(f"Making {len(videos) + 1} of {len(work)}: {prompt.text}, seed {seed}")
@@ -77,7 +77,7 @@ def evaluate(plan: EvaluatePlan, say: Say) -> dict[str, Any]:
         )
     asked = [prompt for prompt, _ in work]
     scores = judging.evaluate(videos, asked, subjects, encoders, segmenter=finder)
-    result = {**scores.to_dict(), "prompts": list(texts), "seeds": list(plan.seeds)}
+    result = {**scores.to_dict(), "prompts": list(texts), "seeds": seeds}
     write_text(plan.out, json.dumps(result, indent=2) + "\n")
     for name, value in scores.summary().items():
         say(f"{name:>18}  {'-' if value is None else f'{value:.3f}'}")
@@ -85,17 +85,21 @@ def evaluate(plan: EvaluatePlan, say: Say) -> dict[str, Any]:
     return result
 
 
-def encoders_for(backbone: Backbone, clip: str | None = None, dino: str | None = None) -> Encoders:
+def encoders_for(
+    backbone: Backbone, clip: str | None = None, dino: str | None = None, device: str = "auto"
+) -> Encoders:
     """The encoders called so, `NAME` or `NAME=MODEL`; None for those that suit `backbone`.
 
     Raises:
         EvaluationError: a name is unknown, or a model cannot be loaded.
     """
     kind = "toybox-" if backbone.name == "toybox" else ""
-    return Encoders(_encoder(clip or f"{kind}clip"), _encoder(dino or f"{kind}dino"))
+    return Encoders.named(clip or f"{kind}clip", dino or f"{kind}dino", device)
 
 
-def finder_for(backbone: Backbone, finder: str | None = None) -> InstanceSegmenter | None:
+def finder_for(
+    backbone: Backbone, finder: str | None = None, device: str = "auto"
+) -> InstanceSegmenter | None:
     """The finder of subjects called so, `NAME` or `NAME=MODEL`; None for the one that suits
     `backbone`, or for nobody where none does: then there are no scores from crops.
 
@@ -104,11 +108,11 @@ def finder_for(backbone: Backbone, finder: str | None = None) -> InstanceSegment
     """
     if finder is not None:
         name, _, model = finder.partition("=")
-        return resolve_segmenter(name, model or None)
+        return resolve_segmenter(name, model or None, device)
     if backbone.name != "toybox":
         return None
     try:
-        return resolve_segmenter("toybox")
+        return resolve_segmenter("toybox", None, device)
     except EvaluationError:
         return None
 
@@ -117,11 +121,6 @@ def standard_prompts(words: Sequence[LearnedWord]) -> list[str]:
     """A few plain prompts about all subjects together."""
     subjects = list_subjects(words)
     return [subjects, f"{subjects} on the beach", f"{subjects} running in the snow"]
-
-
-def _encoder(text: str) -> Any:
-    name, _, model = text.partition("=")
-    return resolve_encoder(name, model or None)
 
 
 def _require_photos(prompts: Sequence[Prompt], given: Sequence[LearnedWord]) -> None:

@@ -8,9 +8,10 @@ person judge them. The segmenters themselves are `customvideo.subjects.grabcut` 
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
+import math
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -22,6 +23,7 @@ from PIL import Image
 
 from customvideo.errors import SubjectError
 from customvideo.files import write_bytes, write_text
+from customvideo.tables import look_up
 
 if TYPE_CHECKING:
     from customvideo.subjects.subject import Subject
@@ -31,7 +33,9 @@ __all__ = [
     "Segmenter",
     "check_mask",
     "coverage",
+    "outliers",
     "overlay",
+    "overlay_path",
     "resolve_segmenter",
     "save_overlays",
 ]
@@ -47,6 +51,10 @@ SEGMENTERS = {
 }
 
 _EMPTY, _FULL = 0.001, 0.99
+_FEWEST_TO_COMPARE = 3
+_ODD = math.log(5)
+"""How far a mask's log odds of coverage lie from its companions' to look wrong: 5 % where others
+cover 26 % to 42 % does, a portrait of 40 % among full figures of 12 % does not."""
 _TINT = np.array([255, 40, 150], np.float32)
 _OUTLINE = np.array([255, 255, 0], np.uint8)
 
@@ -61,10 +69,7 @@ def resolve_segmenter(name: str, model: str | Path | None = None) -> Segmenter:
     Raises:
         SubjectError: no such row, or a model given to a segmenter without weights.
     """
-    if name not in SEGMENTERS:
-        raise SubjectError(f"Unknown segmenter '{name}'; choose one of {', '.join(SEGMENTERS)}.")
-    module, _, attribute = SEGMENTERS[name].partition(":")
-    make = getattr(importlib.import_module(module), attribute)
+    make = look_up(name, SEGMENTERS, "segmenter", SubjectError)
     if model is None:
         return cast(Segmenter, make())
     if name == "grabcut":
@@ -110,6 +115,24 @@ def coverage(mask: NDArray[np.float32]) -> float:
     return float(mask.mean())
 
 
+def outliers(subject: Subject) -> list[int]:
+    """Which photos' masks cover much less or much more than the subject's others do."""
+    if len(subject.masks) < _FEWEST_TO_COMPARE:
+        return []
+    shares = [min(max(coverage(mask), _EMPTY), _FULL) for mask in subject.masks]
+    odds = [math.log(share / (1 - share)) for share in shares]
+    return [
+        index
+        for index, own in enumerate(odds)
+        if abs(own - statistics.median(odds[:index] + odds[index + 1 :])) > _ODD
+    ]
+
+
+def overlay_path(directory: Path | str, subject: Subject, file: str) -> Path:
+    """Where `save_overlays` draws the mask of the photo `file`."""
+    return Path(directory) / subject.name / f"{Path(file).stem}.png"
+
+
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Draw a mask (height, width) over its image (height, width, 3): tinted, with an outline."""
     weight = 0.35 * mask[..., None]
@@ -132,7 +155,7 @@ def save_overlays(subjects: Sequence[Subject], directory: Path | str) -> None:
     for subject in subjects:
         fractions[subject.name] = {}
         for image, mask, file in zip(subject.images, subject.masks, subject.files, strict=True):
-            path = Path(directory) / subject.name / f"{Path(file).stem}.png"
+            path = overlay_path(directory, subject, file)
             write_bytes(path, _png(overlay(image, mask)))
             fractions[subject.name][file] = round(coverage(mask), 4)
     text = json.dumps(fractions, indent=2, sort_keys=True)

@@ -1,7 +1,9 @@
 """What is customized: subjects, and how their folders become them.
 
-A subject is checked once, when it is made; nothing downstream checks it again. Reading single
-files is `customvideo.subjects.pictures`, making missing masks `customvideo.subjects.masks`.
+A subject is checked once, when it is made; nothing downstream checks it again. Folders are read
+before any mask is made: reading is quick and finds most of what is wrong, making masks is slow.
+Reading single files is `customvideo.subjects.pictures`, making missing masks
+`customvideo.subjects.masks`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from customvideo.subjects.pictures import (
 )
 from customvideo.subjects.prompt import check_category, check_name
 
-__all__ = ["Subject", "SubjectSpec", "load_subjects"]
+__all__ = ["Photos", "Subject", "SubjectSpec", "load_subjects", "read_photos"]
 
 _SYNTAX = "write --subject NAME:CATEGORY=FOLDER, such as --subject tom:cat=photos/tom"
 _SETTINGS = "subject.toml"
@@ -120,6 +122,58 @@ class SubjectSpec:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Photos:
+    """A subject's folder, read: everything but the masks that are still to be made.
+
+    Attributes:
+        spec: what was asked for.
+        pictures: the photos, by file name.
+        masks: one per photo, checked, as in `Subject`; None where there is no file and no alpha
+            channel.
+    """
+
+    spec: SubjectSpec
+    pictures: tuple[Picture, ...]
+    masks: tuple[NDArray[np.float32] | None, ...]
+
+    @property
+    def unmasked(self) -> int:
+        """How many photos need a mask to be made."""
+        return sum(mask is None for mask in self.masks)
+
+    def category(self, known_nouns: Collection[str] = ()) -> str:
+        """What the subject is; its bare name if that is one of `known_nouns` and nobody says.
+
+        Raises:
+            SubjectError: nobody says what it is.
+        """
+        spec = self.spec
+        category = spec.category or _settings(spec.folder).get("category")
+        if category is not None:
+            return category
+        if spec.name in {noun.lower() for noun in known_nouns}:
+            return spec.name
+        raise SubjectError(
+            f"Subject '{spec.name}' has no category; {_SYNTAX}, or put category = \"cat\" into "
+            f"'{spec.folder / _SETTINGS}'."
+        )
+
+    def subject(self, category: str, segment: Segmenter) -> Subject:
+        """The subject, with the masks that are missing made by `segment`.
+
+        Raises:
+            SubjectError: a mask that was made cannot be used.
+        """
+        masks = tuple(
+            _made(picture, category, segment) if mask is None else mask
+            for picture, mask in zip(self.pictures, self.masks, strict=True)
+        )
+        images = tuple(picture.image for picture in self.pictures)
+        files = tuple(picture.path.name for picture in self.pictures)
+        return Subject(self.spec.name, f"<{self.spec.name}>", category, images, masks, files)
+
+
 def load_subjects(
     specs: Path | str | Sequence[str | SubjectSpec],
     segmenter: str | Segmenter = "grabcut",
@@ -139,15 +193,27 @@ def load_subjects(
     Raises:
         SubjectError, PromptError: something about a folder, file or name is unusable.
     """
+    segment = resolve_segmenter(segmenter) if isinstance(segmenter, str) else segmenter
+    found = read_photos(specs)
+    categories = [photos.category(known_nouns) for photos in found]
+    return [
+        photos.subject(category, segment)
+        for photos, category in zip(found, categories, strict=True)
+    ]
+
+
+def read_photos(specs: Path | str | Sequence[str | SubjectSpec]) -> list[Photos]:
+    """Read the folders of subjects, described as for `load_subjects`; no mask is made.
+
+    Raises:
+        SubjectError, PromptError: something about a folder, file or name is unusable.
+    """
     found = _described(specs)
     _refuse_shared_words(found)
-    segment = resolve_segmenter(segmenter) if isinstance(segmenter, str) else segmenter
-    nouns = frozenset(noun.lower() for noun in known_nouns)
-    categories = [_category(spec, nouns) for spec in found]
-    return [
-        _load_subject(spec, category, segment)
-        for spec, category in zip(found, categories, strict=True)
-    ]
+    for spec in found:
+        _require_folder(spec.folder, f"the pictures of subject '{spec.name}'")
+        _settings(spec.folder)
+    return [_read(spec) for spec in found]
 
 
 def _described(specs: Path | str | Sequence[str | SubjectSpec]) -> list[SubjectSpec]:
@@ -180,19 +246,6 @@ def _refuse_shared_words(specs: Iterable[SubjectSpec]) -> None:
         raise SubjectError(f"Two subjects share the word '<{name}>'; give each its own name.")
 
 
-def _category(spec: SubjectSpec, known_nouns: Collection[str]) -> str:
-    _require_folder(spec.folder, f"the pictures of subject '{spec.name}'")
-    category = spec.category or _settings(spec.folder).get("category")
-    if category is not None:
-        return category
-    if spec.name in known_nouns:
-        return spec.name
-    raise SubjectError(
-        f"Subject '{spec.name}' has no category; {_SYNTAX}, or put category = \"cat\" into "
-        f"'{spec.folder / _SETTINGS}'."
-    )
-
-
 def _settings(folder: Path) -> dict[str, str]:
     """The folder's `subject.toml`, with `word` reduced to its bare name; empty if there is none."""
     path = folder / _SETTINGS
@@ -216,16 +269,12 @@ def _settings(folder: Path) -> dict[str, str]:
     return settings
 
 
-def _load_subject(spec: SubjectSpec, category: str, segment: Segmenter) -> Subject:
+def _read(spec: SubjectSpec) -> Photos:
     paths = _pictures(spec)
-    mask_files = _mask_files(spec.folder, paths)
-    images, masks = [], []
-    for path in paths:
-        picture = read_picture(path)
-        masks.append(_mask(picture, mask_files.get(_stem(path)), category, segment))
-        images.append(picture.image)
-    files = tuple(path.name for path in paths)
-    return Subject(spec.name, f"<{spec.name}>", category, tuple(images), tuple(masks), files)
+    files = _mask_files(spec.folder, paths)
+    pictures = tuple(read_picture(path) for path in paths)
+    masks = tuple(_given(picture, files.get(_stem(picture.path))) for picture in pictures)
+    return Photos(spec, pictures, masks)
 
 
 def _pictures(spec: SubjectSpec) -> list[Path]:
@@ -266,14 +315,15 @@ def _mask_files(folder: Path, pictures: Sequence[Path]) -> dict[str, Path]:
     return masks
 
 
-def _mask(
-    picture: Picture, file: Path | None, category: str, segment: Segmenter
-) -> NDArray[np.float32]:
+def _given(picture: Picture, file: Path | None) -> NDArray[np.float32] | None:
     if file is not None:
-        mask = read_mask(file, picture)
-        return check_mask(mask, picture.image, f"the mask '{file}'")
+        return check_mask(read_mask(file, picture), picture.image, f"the mask '{file}'")
     if picture.alpha is not None:
         return check_mask(picture.alpha, picture.image, f"the alpha channel of '{picture.path}'")
+    return None
+
+
+def _made(picture: Picture, category: str, segment: Segmenter) -> NDArray[np.float32]:
     mask = segment(picture.image, category)
     return check_mask(mask, picture.image, f"the mask made for '{picture.path}'", made=True)
 

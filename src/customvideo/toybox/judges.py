@@ -34,7 +34,7 @@ _MOST = 8
 
 def _pictures(images: NDArray[np.uint8]) -> Tensor:
     """uint8 (n, height, width, 3) to the judges' input (n, 3, 64, 64) in [-1, 1]."""
-    pictures = torch.from_numpy(images).movedim(-1, 1).float() / 127.5 - 1
+    pictures = torch.tensor(images).movedim(-1, 1).float() / 127.5 - 1
     size = (JUDGE_SIZE, JUDGE_SIZE)
     return F.interpolate(pictures, size=size, mode="bilinear", antialias=True, align_corners=False)
 
@@ -110,7 +110,7 @@ class ToySegmenter:
         """The subjects in each frame of uint8 (n, height, width, 3), most certain first."""
         found: list[list[Instance]] = []
         size = frames.shape[1:3]
-        pictures = torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, 1).float() / 127.5 - 1
+        pictures = torch.tensor(frames).movedim(-1, 1).float() / 127.5 - 1
         for part in torch.split(pictures, BATCH):
             seen = F.interpolate(part, size=SIZE, mode="bilinear", antialias=True)
             answer = answer_segmenter(self.model, seen)

@@ -353,14 +353,3 @@ def _render(stage_: _Stage, step: int) -> Clip:
         picture[:, rows, columns] = _pool(samples, step)
         masks[:, :, rows, columns] = _shares(stage_, hits, shape, step)
     return Clip((picture.clamp(0, 1) * 255 + 0.5).to(torch.uint8), masks)
-
-
-def render_many(
-    worlds: Sequence[World],
-    frames: int = 8,
-    height: int = 64,
-    width: int = 96,
-    device: str | torch.device = "cpu",
-) -> list[Clip]:
-    """Render several worlds in turn, with 2 x 2 supersampling."""
-    return [render(world, frames, height, width, device) for world in worlds]

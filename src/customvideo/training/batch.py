@@ -33,12 +33,12 @@ _ENCODED_TOGETHER = 8
 _PROBED = 8
 
 
-def row_rng(seed: int, stream: int, *index: int) -> np.random.Generator:
+def _row_rng(seed: int, stream: int, *index: int) -> np.random.Generator:
     """The random generator of one draw; equal arguments, equal numbers."""
     return np.random.default_rng([seed, stream, *index])
 
 
-def torch_rng(rng: np.random.Generator) -> torch.Generator:
+def _torch_rng(rng: np.random.Generator) -> torch.Generator:
     """A torch generator (always on the CPU, so that a GPU sees the same noise) seeded by `rng`."""
     return torch.Generator().manual_seed(int(rng.integers(2**63 - 1)))
 
@@ -73,19 +73,19 @@ class Workshop:
     @property
     def frames(self) -> int:
         """Frames of one of the method's samples."""
-        rng = row_rng(self.seed, _SCENES, 0)
+        rng = _row_rng(self.seed, _SCENES, 0)
         return len(self.method.scenes(self.subjects, rng, self.canvas)[0].frames)
 
     def make(self, stream: int, *index: int) -> list[EncodedScene]:
         """The encoded scenes of one draw of the method."""
-        rng = row_rng(self.seed, stream, *index)
+        rng = _row_rng(self.seed, stream, *index)
         return self.encode(self.method.scenes(self.subjects, rng, self.canvas))
 
     def make_many(self, stream: int, count: int) -> list[EncodedScene]:
         """`count` encoded scenes, drawn one after the other and encoded a few at a time."""
         examples: list[Example] = []
         for index in range(count):
-            rng = row_rng(self.seed, stream, index)
+            rng = _row_rng(self.seed, stream, index)
             examples += self.method.scenes(self.subjects, rng, self.canvas)
         return [
             scene
@@ -219,14 +219,14 @@ class Batches:
         """
         workshop, count = self._pool.workshop, self._config.held_out
         rows = [
-            self._row(scene, row_rng(self._config.seed, _HELD_OUT, count, index), prior=False)
+            self._row(scene, _row_rng(self._config.seed, _HELD_OUT, count, index), prior=False)
             for index, scene in enumerate(workshop.make_many(_HELD_OUT, count))
         ]
         spread = (torch.arange(count) + 0.5) / count * self._noise.num_times
         return replace(self._batch(rows), times=spread.long())
 
     def _instance_row(self, step: int, row: int) -> _Row:
-        rng = row_rng(self._config.seed, _ROWS, step, row)
+        rng = _row_rng(self._config.seed, _ROWS, step, row)
         return self._row(self._pool.pick(rng, step, row), rng, prior=False)
 
     def _prior_rows(self, step: int, micro: int) -> list[_Row]:
@@ -237,7 +237,7 @@ class Batches:
 
     def _prior_row(self, stream: int, *index: int, clip: bool = False) -> _Row:
         assert self._prior is not None
-        rng = row_rng(self._config.seed, stream, *index)
+        rng = _row_rng(self._config.seed, stream, *index)
         text, latents = self._prior.draw(rng, clip=clip)
         words = len(self._pool.workshop.subjects)
         masks = torch.zeros(words, *latents.shape[-2:])
@@ -245,7 +245,7 @@ class Batches:
         return self._row(EncodedScene(latents, masks, absent, text), rng, prior=True)
 
     def _row(self, scene: EncodedScene, rng: np.random.Generator, *, prior: bool) -> _Row:
-        generator = torch_rng(rng)
+        generator = _torch_rng(rng)
         time = self._noise.draw_times(1, generator)
         noise = torch.randn(scene.latents.shape, generator=generator)
         return _Row(scene, noise, time, prior)

@@ -35,6 +35,7 @@ __all__ = [
     "Search",
     "best_checkpoint",
     "check_same_run",
+    "clear",
     "newest_valid",
     "prune",
     "save_checkpoint",
@@ -219,9 +220,9 @@ def _new_folder(target: Path) -> Iterator[Path]:
     parent = ensure_dir(target.parent)
     for leftover in parent.glob(f"{_PARTIAL}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    partial = ensure_dir(parent / f"{_PARTIAL}{secrets.token_hex(6)}")
+    partial = parent / f"{_PARTIAL}{secrets.token_hex(6)}"
     try:
-        yield partial
+        yield ensure_dir(partial)
         _sync(partial)
         if target.exists():
             _remove(target)
@@ -230,8 +231,10 @@ def _new_folder(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise storage_error(error, target) from error
     except StorageError as error:
+        # The hidden folder's name would tell nobody anything.
+        reason = str(error).replace(str(partial), str(target))
         raise StorageError(
-            f"The checkpoint '{target}' could not be saved, earlier ones are untouched: {error}"
+            f"The checkpoint '{target}' could not be saved, earlier ones are untouched: {reason}"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from customvideo.settings import Settings
+from customvideo.settings import LARGEST_SEED, Settings
 
 __all__ = ["FREE_ON_RESUME", "Precision", "TrainerConfig"]
 
@@ -46,7 +46,7 @@ class TrainerConfig(Settings):
     """Mixed precision of the forward; "auto" is bf16 on a GPU that has it and fp32 on a CPU."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, for less memory."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Fixes every draw: row r of step s depends on (seed, s, r) and on nothing before it."""
     canvas: Annotated[tuple[Side, Side], BeforeValidator(_pair)] | None = None
     """Training size (height, width) in pixels; the backbone's own size if absent."""

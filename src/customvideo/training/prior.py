@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,6 +32,8 @@ __all__ = ["PriorPool", "PriorRequest", "build_prior", "default_cache", "prior_l
 
 _SAMPLED_TOGETHER = 4
 _KEY = "latents"
+_UNSTATED = {"prompt": "a {category}", "steps": "20", "guidance": "3.0"}
+"""How shipped samples were drawn whose file does not say it."""
 
 Notify = Callable[[str], None]
 
@@ -85,7 +87,7 @@ def build_prior(
     """Gather every sample of `plan`: shipped with the backbone, from the cache, or newly made.
 
     `canvas` is (height, width) in pixels; `cache` None means the user's cache folder. Shipped
-    samples are taken whatever their size.
+    samples are taken where they were drawn just as `plan` asks and are at least as many.
 
     Raises:
         StorageError: the cache folder cannot be written.
@@ -98,7 +100,7 @@ def build_prior(
             request = PriorRequest(
                 plan.prompt(category), frames, *canvas, plan.sampling_steps, plan.guidance
             )
-            shipped = _shipped(backbone, f"{category}/{frames}")
+            shipped = _shipped(backbone, category, request, count)
             samples[category] = (
                 prior_latents(backbone, request, count, cache=folder, notify=notify)
                 if shipped is None
@@ -181,11 +183,27 @@ def _read(file: Path) -> Tensor | None:
     return latents
 
 
-def _shipped(backbone: Backbone, key: str) -> Tensor | None:
+def _shipped(backbone: Backbone, category: str, request: PriorRequest, count: int) -> Tensor | None:
+    """The first `count` samples that come with the backbone, if they are those of `request`.
+
+    The file's metadata say how they were drawn: "prompt" (with `{category}`), "steps", "guidance".
+    """
     file: Path | None = getattr(backbone, "shipped_prior", None)
-    if file is None:
+    if file is None or not file.is_file():
         return None
     with safe_open(file, framework="pt") as archive:
+        stated = _UNSTATED | (archive.metadata() or {})
+        key = f"{category}/{request.frames}"
         keys: Sequence[str] = archive.keys()
         latents: Tensor | None = archive.get_tensor(key).float() if key in keys else None
-    return latents
+    if latents is None or len(latents) < count or not _asked(request, category, stated):
+        return None
+    shape = backbone.latent_shape(request.frames, request.height, request.width)
+    return latents[:count] if latents.shape[1:] == shape else None
+
+
+def _asked(request: PriorRequest, category: str, stated: Mapping[str, str]) -> bool:
+    """Whether samples of `category` that were drawn as `stated` are those of `request`."""
+    prompt = stated["prompt"].replace("{category}", category)
+    drawn = (float(stated["steps"]), float(stated["guidance"]))
+    return prompt == request.prompt and drawn == (request.steps, request.guidance)

@@ -28,6 +28,7 @@ from customvideo.attention.site import describe, require_visible
 from customvideo.backbones.base import Backbone
 from customvideo.errors import ConfigError, SubjectError
 from customvideo.methods.base import Method, PriorPlan
+from customvideo.settings import validated
 from customvideo.subjects.subject import Subject
 from customvideo.training.batch import Batches, ScenePool, WordFinder, Workshop
 from customvideo.training.checkpoint import (
@@ -73,9 +74,9 @@ class Trainer:
         preview: Preview | None = None,
         console: Console | None = None,
     ) -> None:
-        self.config = TrainerConfig(
-            **{name: getattr(config, name) for name in TrainerConfig.model_fields}
-        )
+        # Checked again: pydantic checks nothing in a copy with changes.
+        settings = {name: getattr(config, name) for name in TrainerConfig.model_fields}
+        self.config = validated(TrainerConfig, settings)
         self.out = Path(out) if out is not None else None
         self.on_step = on_step
         self.preview = preview

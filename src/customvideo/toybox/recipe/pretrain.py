@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from customvideo.backbones.sampling import denoise
 from customvideo.backbones.unet3d import UNet3D, load_folder
-from customvideo.files import atomic_path, ensure_dir, write_text
+from customvideo.files import ensure_dir, write_bytes, write_text
 from customvideo.toybox import models
 from customvideo.toybox.captions import CATEGORY_NOUNS, noun, vocabulary
 from customvideo.toybox.names import names
@@ -33,6 +33,7 @@ from customvideo.toybox.recipe.segmenter import SegmenterStage
 
 Progress = Callable[[str], None]
 
+_PRIOR_GUIDANCE = 3.0
 STAGES = ("render", "autoencoder", "segmenter", "clip", "dino", "denoiser")
 
 
@@ -255,8 +256,13 @@ class Pretraining:
             for category in CATEGORY_NOUNS
             for frames, count in counts.items()
         }
-        with atomic_path(folder / "prior.safetensors") as temporary:
-            save_file(latents, temporary)
+        # What the samples were asked for; whoever asks otherwise draws its own.
+        request = {
+            "prompt": "a {category}",
+            "steps": str(self.config.prior_steps),
+            "guidance": str(_PRIOR_GUIDANCE),
+        }
+        write_bytes(folder / "prior.safetensors", save(latents, metadata=request))
 
 
 @torch.no_grad()
@@ -268,5 +274,5 @@ def _draw(
     size = (count, *backbone.latent_shape(frames, *models.SIZE))
     noise = torch.randn(size, generator=seed)
     text = backbone.encode_prompt([f"a {noun(category)}"] * count)
-    latents = denoise(backbone, noise, text, steps=config.prior_steps, guidance=3.0)
+    latents = denoise(backbone, noise, text, steps=config.prior_steps, guidance=_PRIOR_GUIDANCE)
     return latents.to(torch.bfloat16).contiguous()

@@ -27,6 +27,8 @@ _SPREAD = 1.5
 """Deviation of a centre's blob on the heat map, in cells of two pixels."""
 _ROUND_TRIP = 0.25
 """Share of the batches seen through the autoencoder, as generated frames are."""
+_HAZE = 0.15
+"""Noise on those latents, in their deviations: what a denoiser leaves is never exact."""
 
 
 class SegmenterStage:
@@ -70,7 +72,9 @@ class SegmenterStage:
         """`pictures` (N, 3, height, width) as a generator might have made them: soft and noisy."""
         if draw.chance(1, _ROUND_TRIP)[0]:
             latents = self.vae.encode(pictures).latent_dist.mean
-            decoded: Tensor = self.vae.decode(latents + 0.2 * draw.normal(latents)).sample
+            decoded: Tensor = self.vae.decode(
+                latents + _HAZE * latents.std() * draw.normal(latents)
+            ).sample
             return decoded
         strength = float(draw.numpy.uniform(0, 1))
         soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
