@@ -69,9 +69,7 @@ def seen(frames: Frames, backbone: UNet3D | None) -> Frames:
     if backbone is None:
         return frames
     pictures = torch.from_numpy(frames).movedim(-1, 1)[:, None].float() / 127.5 - 1
-    decoded = backbone.decode_frames(backbone.encode_frames(pictures))[:, :, 0]
-    if decoded.shape[1] != 3:
-        decoded = decoded.reshape(len(frames), 3, *frames.shape[1:3])
+    decoded = backbone.decode_frames(backbone.encode_frames(pictures))[:, 0]
     pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round()
     return pixels.to(torch.uint8).movedim(1, -1).numpy()
 

@@ -36,9 +36,11 @@ def test_rows_take_a_model_where_they_have_one() -> None:
         resolve_segmenter("grabcut", "some/folder")
 
 
-def test_an_unknown_row_lists_the_known_ones() -> None:
-    with pytest.raises(SubjectError, match="'sam3'; choose one of grabcut, sam, sam2, grounded"):
+def test_an_unknown_row_names_the_nearest_or_all_of_them() -> None:
+    with pytest.raises(SubjectError, match="'sam3'; did you mean 'sam'"):
         resolve_segmenter("sam3")
+    with pytest.raises(SubjectError, match="'magic'; known are grabcut, grounded-sam, sam, sam2"):
+        resolve_segmenter("magic")
 
 
 def test_a_good_mask_passes_as_float32() -> None:

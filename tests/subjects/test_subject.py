@@ -239,7 +239,7 @@ def test_a_segmenter_that_finds_nothing(folder: Path) -> None:
 
 
 def test_unknown_segmenter(folder: Path) -> None:
-    with pytest.raises(SubjectError, match="There is no segmenter 'magic'; "):
+    with pytest.raises(SubjectError, match="There is no segmenter 'magic'; known are grabcut"):
         load(f"tom:cat={folder}", segmenter="magic")
 
 
