@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from customvideo.backbones.unet3d import load_folder
+from customvideo.backbones.unet3d import load_folder, text_sites
+from customvideo.backbones.unet3d_forward import Passage, forward, prepare
 from customvideo.toybox import models
 from customvideo.toybox.customstudio import held_out, studio
 from customvideo.toybox.judges import ToyClip, ToyDino, ToySegmenter
 from customvideo.toybox.recipe.autoencoder import PatchCode, start_from_patches
 from customvideo.toybox.recipe.clip import confused, swap_colours
 from customvideo.toybox.recipe.dataset import Shelf, Split, load_split, render_split
-from customvideo.toybox.recipe.denoiser import Diet
+from customvideo.toybox.recipe.denoiser import Diet, silence_time
 from customvideo.toybox.recipe.dino import padded_box
 from customvideo.toybox.recipe.draw import Draw, unit
 from customvideo.toybox.recipe.pretrain import PretrainConfig, Pretraining
@@ -31,6 +32,7 @@ TINY = PretrainConfig(
     dino_steps=1,
     segmenter_steps=1,
     denoiser_steps=2,
+    motion_steps=2,
     prior_pictures=1,
     prior_clips=1,
     prior_steps=1,
@@ -153,5 +155,18 @@ def test_centres_pull_each_cell_to_its_own_subject() -> None:
 
 def test_pictures_come_before_clips_and_lone_subjects_first() -> None:
     diet = Diet()
-    assert diet.moving(0.0) == 0 and diet.moving(1.0) == 0.5
-    assert diet.lone(0.0) > diet.lone(0.3) > diet.lone(1.0) > 0
+    assert diet.clip_share == 0
+    assert diet.lone_at(0.0) > diet.lone_at(0.3) > diet.lone_at(1.0) > 0
+
+
+def test_time_is_silent_before_clips_are_learned() -> None:
+    torch.manual_seed(0)
+    denoiser = models.build_denoiser().eval()
+    silence_time(denoiser)
+    prepare(denoiser, text_sites(denoiser))
+    latents, states = torch.randn(1, 16, 3, 8, 12), torch.randn(1, 48, 128)
+    times = torch.tensor([500])
+    with torch.no_grad():
+        moving = forward(denoiser, latents, times, Passage(states, 3))
+        alone = forward(denoiser, latents[:, :, 1:2], times, Passage(states, 1, temporal=False))
+    assert torch.allclose(moving[:, :, 1:2], alone, atol=1e-4)

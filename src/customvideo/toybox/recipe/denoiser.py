@@ -1,4 +1,4 @@
-"""The model itself: denoiser and text encoder, on pictures first, then on clips too."""
+"""The model itself: denoiser and text encoder, a course on pictures, then one on clips too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from customvideo.toybox.recipe.course import Losses
 from customvideo.toybox.recipe.dataset import Shelf
 from customvideo.toybox.recipe.draw import Draw, unit
 
-__all__ = ["DenoiserStage", "Diet", "LatentShelf", "encode_frames"]
+__all__ = ["DenoiserStage", "Diet", "LatentShelf", "encode_frames", "silence_time"]
 
 
 class LatentShelf:
@@ -50,36 +50,42 @@ def encode_frames(vae: AutoencoderKL, frames: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Diet:
-    """What the denoiser is fed, as a function of how far it is: 0 at the first step, 1 at the end.
+    """What the denoiser is fed in one course.
 
-    Lone subjects come first, since what a cat looks like is learned fastest from one large cat;
-    pictures before clips, since a picture costs a twentieth of a clip.
+    Lone subjects come first, since what a cat looks like is learned fastest from one large cat.
     """
 
     pictures: int = 32
     clips: int = 4
-    """Pictures, and clips, a step."""
-    clips_from: float = 0.6
-    clip_share: float = 0.5
+    """Pictures, and clips, a step: of 8 frames, so that both take about as many frames."""
+    clip_share: float = 0.0
+    """Share of the steps that learn from clips."""
     run_share: float = 0.25
-    """Share of the pictures, from then on, that pass through the temporal modules."""
+    """Where clips are learned, share of the picture steps that pass the temporal modules."""
+    lone: tuple[float, float] = (0.75, 0.25)
+    """Share of picture steps that show a lone subject, at the first step and at the last."""
 
-    def lone(self, done: float) -> float:
-        """Share of picture steps that show a lone subject."""
-        return max(0.25, 0.75 - done)
+    def lone_at(self, done: float) -> float:
+        """That share when `done`, between 0 and 1, is behind."""
+        first, last = self.lone
+        return first + (last - first) * done
 
-    def moving(self, done: float) -> float:
-        """Share of steps that learn from clips."""
-        return self.clip_share if done >= self.clips_from else 0.0
+
+def silence_time(denoiser: UNet3DConditionModel) -> None:
+    """Make the temporal modules the identity, to be learned after the pictures."""
+    for module in denoiser.modules():
+        if isinstance(module, TransformerTemporalModel):
+            nn.init.zeros_(module.proj_out.weight)
+            nn.init.zeros_(module.proj_out.bias)
 
 
 class DenoiserStage:
     """Text-to-video diffusion (v target, Salimans and Ho 2022) with the text encoder trained along.
 
-    Pictures pass by the temporal modules, which begin as the identity and learn from clips; in the
-    last part of the course some pictures pass through them as clips of one frame, for stock
-    pipelines that know no other way. One caption in ten is empty, which makes the unconditional
-    branch "the empty prompt, encoded". Subjects count three times as much as ground and sky.
+    Pictures pass by the temporal modules, which learn from clips; beside clips some pictures pass
+    through them as clips of one frame, for stock pipelines that know no other way. One caption in
+    ten is empty, which makes the unconditional branch "the empty prompt, encoded". Subjects count
+    three times as much as ground and sky.
     """
 
     def __init__(
@@ -96,17 +102,13 @@ class DenoiserStage:
         self.noise = Ddpm(build_scheduler().config)
         self.device = next(self.denoiser.parameters()).device
         prepare(self.denoiser, text_sites(self.denoiser))
-        for module in self.denoiser.modules():
-            if isinstance(module, TransformerTemporalModel):
-                nn.init.zeros_(module.proj_out.weight)
-                nn.init.zeros_(module.proj_out.bias)
 
     def __call__(self, step: int) -> Losses:
         draw, done = Draw(self.seed, 4, step), step / self.steps
-        if draw.chance(1, self.diet.moving(done))[0]:
+        if draw.chance(1, self.diet.clip_share)[0]:
             return {"clips": self._loss(draw, "clips", self.diet.clips, temporal=True)}
-        name = "lone" if draw.chance(1, self.diet.lone(done))[0] else "pictures"
-        temporal = done >= self.diet.clips_from and draw.chance(1, self.diet.run_share)[0]
+        name = "lone" if draw.chance(1, self.diet.lone_at(done))[0] else "pictures"
+        temporal = self.diet.clip_share > 0 and draw.chance(1, self.diet.run_share)[0]
         return {"pictures": self._loss(draw, name, self.diet.pictures, temporal=temporal)}
 
     def _loss(self, draw: Draw, name: str, count: int, *, temporal: bool) -> Tensor:

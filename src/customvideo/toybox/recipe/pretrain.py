@@ -27,14 +27,15 @@ from customvideo.toybox.recipe.autoencoder import AutoencoderStage
 from customvideo.toybox.recipe.clip import ClipStage
 from customvideo.toybox.recipe.course import Course, Runner, Stage
 from customvideo.toybox.recipe.dataset import Shelf, Split, load_split, render_split
-from customvideo.toybox.recipe.denoiser import DenoiserStage, Diet, LatentShelf
+from customvideo.toybox.recipe.denoiser import DenoiserStage, Diet, LatentShelf, silence_time
 from customvideo.toybox.recipe.dino import DinoStage
 from customvideo.toybox.recipe.segmenter import SegmenterStage
 
 Progress = Callable[[str], None]
 
 _PRIOR_GUIDANCE = 3.0
-STAGES = ("render", "autoencoder", "segmenter", "clip", "dino", "denoiser")
+_SCALE = "latents.json"
+STAGES = ("render", "autoencoder", "segmenter", "clip", "dino", "denoiser", "motion")
 
 
 class PretrainConfig(BaseModel):
@@ -57,7 +58,8 @@ class PretrainConfig(BaseModel):
     segmenter_steps: int = Field(1_500, ge=1)
     clip_steps: int = Field(1_500, ge=1)
     dino_steps: int = Field(1_500, ge=1)
-    denoiser_steps: int = Field(6_000, ge=1)
+    denoiser_steps: int = Field(4_000, ge=1)
+    motion_steps: int = Field(600, ge=1)
     prior_pictures: int = Field(4, ge=1)
     """Class-prior samples shipped a category: pictures, and below it clips."""
     prior_clips: int = Field(1, ge=1)
@@ -89,6 +91,7 @@ _ON_GPU = {
     "clip_steps": 4_000,
     "dino_steps": 4_000,
     "denoiser_steps": 10_000,
+    "motion_steps": 4_000,
 }
 
 
@@ -105,7 +108,7 @@ class Pretraining:
         ensure_dir(work)
         torch.manual_seed(config.seed)
 
-    def run(self, until: str = "denoiser") -> None:
+    def run(self, until: str = "motion") -> None:
         """Every stage up to and including `until`."""
         for stage in STAGES[: STAGES.index(until) + 1]:
             getattr(self, stage)()
@@ -171,34 +174,56 @@ class Pretraining:
         course = Course(name="segmenter", steps=self.config.segmenter_steps, learning_rate=2e-3)
         return self._learn(course, {"segmenter": segmenter}, stage)["segmenter"]
 
-    def denoiser(self) -> tuple[Any, Any, float]:
-        """Train (or load) denoiser and text encoder; returns them and the latents' scale."""
-        denoiser = models.build_denoiser().to(self.device).eval()
-        text = models.build_text_encoder(self.tokenizer).to(self.device)
+    def denoiser(self) -> dict[str, Any]:
+        """Train (or load) denoiser and text encoder on pictures."""
+        parts = self._model()
 
         def stage() -> Stage:
-            shelves = self._latents()
-            write_text(self.work / "latents.json", json.dumps({"scale": shelves["lone"].scale}))
-            modules = (denoiser, text, self.tokenizer)
-            diet = Diet(pictures=32 * self.config.batch, clips=4 * self.config.batch)
-            return DenoiserStage(
-                modules, shelves, self.config.seed, self.config.denoiser_steps, diet
-            )
+            silence_time(parts["unet"])
+            return self._denoising(parts, self.config.denoiser_steps, clip_share=0.0)
 
         course = Course(
-            name="denoiser",
-            steps=self.config.denoiser_steps,
-            learning_rate=1e-3,
-            warmup=200,
-            ema=0.999,
+            name="denoiser", steps=self.config.denoiser_steps, learning_rate=1e-3, warmup=200
         )
-        parts = self._learn(course, {"unet": denoiser, "text_encoder": text}, stage)
-        scale = json.loads((self.work / "latents.json").read_text(encoding="utf-8"))["scale"]
-        return parts["unet"], parts["text_encoder"], float(scale)
+        return self._learn(course, parts, stage)
+
+    def motion(self) -> dict[str, Any]:
+        """Train (or load) both on clips, from where the pictures left them."""
+        parts = self._model()
+
+        def stage() -> Stage:
+            for name, module in self.denoiser().items():
+                parts[name].load_state_dict(module.state_dict())
+            return self._denoising(parts, self.config.motion_steps, clip_share=0.7)
+
+        # A short course must not remember, in its average, where it began.
+        ema = min(0.998, 1 - 5 / self.config.motion_steps)
+        course = Course(
+            name="motion",
+            steps=self.config.motion_steps,
+            learning_rate=7e-4,
+            warmup=20,
+            ema=max(0.0, ema),
+        )
+        return self._learn(course, parts, stage)
+
+    def _model(self) -> dict[str, Any]:
+        return {
+            "unet": models.build_denoiser().to(self.device).eval(),
+            "text_encoder": models.build_text_encoder(self.tokenizer).to(self.device),
+        }
+
+    def _denoising(self, parts: dict[str, Any], steps: int, clip_share: float) -> DenoiserStage:
+        diet = Diet(
+            pictures=32 * self.config.batch, clips=4 * self.config.batch, clip_share=clip_share
+        )
+        modules = (parts["unet"], parts["text_encoder"], self.tokenizer)
+        return DenoiserStage(modules, self._latents(), self.config.seed, steps, diet)
 
     def _latents(self) -> dict[str, LatentShelf]:
         vae = self.autoencoder()
         lone = LatentShelf(self.shelf("lone"), vae)
+        write_text(self.work / _SCALE, json.dumps({"scale": lone.scale}))
         others = ("pictures", "clips")
         return {
             "lone": lone,
@@ -232,14 +257,13 @@ class Pretraining:
         fresh.replace(folder)
 
     def _export_model(self, folder: Path) -> None:
-        denoiser, text, scale = self.denoiser()
         vae = self.autoencoder()
-        vae.register_to_config(scaling_factor=scale)
+        scale = json.loads((self.work / _SCALE).read_text(encoding="utf-8"))["scale"]
+        vae.register_to_config(scaling_factor=float(scale))
         parts = {
+            **self.motion(),
             "vae": vae,
-            "text_encoder": text,
             "tokenizer": self.tokenizer,
-            "unet": denoiser,
             "scheduler": models.build_scheduler(),
         }
         models.save_pipeline(folder, parts)
