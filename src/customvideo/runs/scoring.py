@@ -16,7 +16,7 @@ from typing import Any
 from customvideo import generation
 from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import Backbone
-from customvideo.errors import EvaluationError, SubjectError
+from customvideo.errors import SubjectError
 from customvideo.evaluation import evaluate as judging
 from customvideo.evaluation.evaluate import Encoders
 from customvideo.evaluation.instances import InstanceSegmenter, resolve_segmenter
@@ -104,17 +104,12 @@ def finder_for(
     `backbone`, or for nobody where none does: then there are no scores from crops.
 
     Raises:
-        EvaluationError: a name is unknown, or a model that was asked for cannot be loaded.
+        EvaluationError: a name is unknown, or a model cannot be loaded.
     """
     if finder is not None:
         name, _, model = finder.partition("=")
         return resolve_segmenter(name, model or None, device)
-    if backbone.name != "toybox":
-        return None
-    try:
-        return resolve_segmenter("toybox", None, device)
-    except EvaluationError:
-        return None
+    return resolve_segmenter("toybox", None, device) if backbone.name == "toybox" else None
 
 
 def standard_prompts(words: Sequence[LearnedWord]) -> list[str]:
