@@ -207,9 +207,10 @@ def _place(one: Judged, clip: ToyClip) -> str:
 
 
 def _bound(one: Judged, found: Sequence[Sequence[Instance]]) -> bool | None:
-    """Whether both subjects of a pair look more like their own colour than like the other's.
+    """Whether a pair's colours fit their own subjects better than each other's.
 
-    None if no frame shows both: what is missing is counted elsewhere.
+    Parts have other colours than the body, so only the sum over both says who has which. None if
+    no frame shows both: what is missing is counted elsewhere.
     """
     first, second = one.individuals
     if first.main == second.main:
@@ -219,27 +220,21 @@ def _bound(one: Judged, found: Sequence[Sequence[Instance]]) -> bool | None:
         by_kind = {instance.category: instance for instance in reversed(instances)}
         if not {first.category, second.category} <= set(by_kind):
             continue
-        colour = {kind: _chroma(frame[by_kind[kind].mask]) for kind in by_kind}
-        votes.append(
-            all(
-                _nearer(colour[own.category], own.main, other.main)
-                for own, other in ((first, second), (second, first))
+        own, swapped = (
+            sum(_distance(frame[by_kind[who.category].mask], colour) for who, colour in given)
+            for given in (
+                ((first, first.main), (second, second.main)),
+                ((first, second.main), (second, first.main)),
             )
         )
+        votes.append(own < swapped)
     return bool(np.mean(votes) > 0.5) if votes else None
 
 
-def _chroma(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    return pixels.astype(float).reshape(-1, 3)
-
-
-def _nearer(pixels: NDArray[np.float64], own: str, other: str) -> bool:
-    """Whether more pixels are near `own` than near `other`, brightness counting for little."""
-    votes = [
-        np.linalg.norm(_flat(pixels) - _flat(np.array([COLOURS[name]], float)), axis=1)
-        for name in (own, other)
-    ]
-    return bool((votes[0] < votes[1]).mean() > 0.5)
+def _distance(pixels: Frames, colour: str) -> float:
+    """Mean distance of pixels (n, 3) from a named colour."""
+    away = _flat(pixels.astype(float)) - _flat(np.array([COLOURS[colour]], float))
+    return float(np.linalg.norm(away, axis=1).mean())
 
 
 def _flat(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
