@@ -19,6 +19,7 @@ from customvideo.config import (
     dump_toml,
     load_recipe,
     parse_set,
+    recipe_names,
 )
 from customvideo.errors import ConfigError
 from customvideo.methods.base import load_method
@@ -38,10 +39,45 @@ def write(path: Path, text: str) -> Path:
 def test_every_packaged_recipe_is_whole(name: str) -> None:
     text = (files("customvideo") / "recipes" / name).read_text(encoding="utf-8")
     values = tomllib.loads(text)
-    recipe = default_recipe(values["method"], values["backbone"])
+    recipe = load_recipe(name.removesuffix(".toml"))
     assert name.startswith(f"{recipe.method}-")
-    assert all(getattr(recipe, key) == value for key, value in values.items() if key == "steps")
+    assert (recipe.method, recipe.backbone) == (values["method"], values["backbone"])
+    assert recipe.steps == values["steps"]
+    assert values["method_options"].items() <= recipe.method_options.items()
     load_method(recipe.method, recipe.method_options)
+
+
+def test_the_published_recipe_goes_by_its_own_name(tmp_path: Path) -> None:
+    large = compose_recipe([("backbone", "zeroscope")], "customvideo-paper")
+    assert large == load_recipe("customvideo-paper-unet3d")
+    assert (large.method, large.steps, large.batch_size) == ("customvideo", 500, 2)
+    assert (large.learning_rate, large.word_learning_rate, large.warmup) == (4e-5, 4e-5, 0)
+    options = CustomVideoConfig(**large.method_options)
+    assert (options.attention_loss, options.attention_weight, options.nu) == ("mse", 0.2, 0.05)
+    assert (options.compose, options.background, options.initial) == ("panel", "keep", "rare")
+    assert (options.train, options.rank, options.masked_weight) == ("kv", 0, 1.0)
+    assert (options.prior_weight, options.prior_samples, options.level_high) == (1.0, 200, 400)
+    toy = load_recipe("customvideo-paper")
+    assert toy == load_recipe(Path("customvideo-paper-toybox")) and toy.backbone == "toybox"
+    other = {"attention_weight", "masked_weight"}
+    assert all(toy.method_options[key] == large.method_options[key] for key in other)
+    assert compose_recipe([("nu", 0.1)], "customvideo-paper").method_options["nu"] == 0.1
+    assert load_recipe(write(tmp_path / "run.toml", dump_toml(toy))) == toy
+
+
+def test_a_packaged_recipe_by_name_owes_nothing_to_the_usual_one() -> None:
+    """What it leaves out is a setting's default, whatever the usual recipe is tuned to."""
+    usual, paper = default_recipe(), load_recipe("customvideo-paper")
+    assert usual.pool != TrainerConfig().pool == paper.pool
+    assert {"customvideo-paper-toybox", "customvideo-toybox"} < set(recipe_names())
+
+
+def test_a_file_goes_before_a_packaged_recipe_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "customvideo-paper", "steps = 7\n")
+    assert load_recipe("customvideo-paper").steps == 7
 
 
 def test_the_two_packaged_recipes_differ_as_their_models_do() -> None:
@@ -166,8 +202,9 @@ def test_a_wrong_recipe_names_its_file(tmp_path: Path, text: str, message: str) 
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.toml' cannot be read \(no such file"):
+    with pytest.raises(ConfigError, match=r"none\.toml' cannot be read \(no such file") as error:
         load_recipe(tmp_path / "none.toml")
+    assert "name one of customvideo-paper-toybox, " in str(error.value)
 
 
 def test_the_trainers_settings_are_top_level_keys() -> None:

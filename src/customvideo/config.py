@@ -14,7 +14,9 @@ which method, which backbone and which subjects:
     [masks]                         # how missing masks are made
 
 What a recipe leaves out comes from the packaged recipe of its method and backbone, tables key by
-key. An unknown key is an error with a suggestion. This file knows no setting by name.
+key. A packaged recipe that is asked for by its own name is whole by itself: what it leaves out are
+the settings' defaults. An unknown key is an error with a suggestion. This file knows no setting by
+name.
 """
 
 from __future__ import annotations
@@ -49,9 +51,11 @@ __all__ = [
     "dump_toml",
     "load_recipe",
     "parse_set",
+    "recipe_names",
 ]
 
 _FALLBACK = "unet3d"
+_SUFFIX = ".toml"
 _OPTIONS = "method_options"
 _CHOOSING = ("method", "backbone")
 """Keys that say which packaged recipe fills in the rest."""
@@ -104,18 +108,26 @@ class Recipe(TrainerConfig):
 
 
 def load_recipe(path: Path | str) -> Recipe:
-    """Read a recipe file.
+    """Read a recipe file, or a packaged recipe by its name.
 
     Raises:
         ConfigError: it is missing, is not TOML, or holds an unknown key or a wrong value.
     """
-    return compose_recipe((), Path(path))
+    return compose_recipe((), path)
 
 
-def compose_recipe(changes: Iterable[tuple[str, Any]], file: Path | None = None) -> Recipe:
-    """The recipe in `file`, or the packaged one, with `changes` (key, value), as `apply_keys`.
+def recipe_names() -> list[str]:
+    """The names of the packaged recipes, sorted: `customvideo-paper-toybox`, …"""
+    found = (file.name for file in _recipes().iterdir())
+    return sorted(name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX))
 
-    A method or backbone among the changes also chooses the packaged recipe that says the rest.
+
+def compose_recipe(changes: Iterable[tuple[str, Any]], source: Path | str | None = None) -> Recipe:
+    """The recipe `source`, or the packaged one, with `changes` (key, value), as `apply_keys`.
+
+    `source` is a file or, where there is none, the name of a packaged recipe, with its backbone
+    (`customvideo-paper-toybox`) or without (`customvideo-paper`). A method or backbone among the
+    changes also chooses the packaged recipe that says the rest.
 
     Raises:
         ConfigError: as `load_recipe` and `apply_keys`.
@@ -124,8 +136,11 @@ def compose_recipe(changes: Iterable[tuple[str, Any]], file: Path | None = None)
     chosen = {key: _native(value) for key, value in changes if key in _CHOOSING}
     if "method" in chosen:
         method_class(str(chosen["method"]))
-    if file is None:
+    if source is None:
         return apply_keys(_complete(chosen), changes)
+    file, named = Path(source), _named(str(source), chosen.get("backbone"))
+    if named is not None and not file.exists():
+        return apply_keys(_validated({**named, **chosen}), changes)
     values = _read(file)
     try:
         recipe = _complete({**values, **chosen})
@@ -140,7 +155,7 @@ def _read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(
             f"The recipe '{file}' cannot be read ({(error.strerror or str(error)).lower()}); "
-            "check the path."
+            f"check the path, or name one of {', '.join(recipe_names())}."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"The recipe '{file}' is not valid TOML: {error}.") from error
@@ -257,14 +272,36 @@ def _plain(settings: BaseModel) -> dict[str, Any]:
 
 def _packaged(method: str, backbone: str) -> dict[str, Any]:
     """The values of the packaged recipe that comes nearest, for this very backbone."""
-    folder = files("customvideo") / "recipes"
-    for name in (backbone, _FALLBACK):
-        recipe: Traversable = folder / f"{method}-{name}.toml"
-        # A folder or a hub id has no recipe of its own.
-        if Path(name).name == name and recipe.is_file():
-            values = tomllib.loads(recipe.read_text(encoding="utf-8"))
-            return {**values, "method": method, "backbone": backbone}
-    return {}
+    return {**(_nearest(method, backbone) or {}), "method": method, "backbone": backbone}
+
+
+def _named(name: str, backbone: str | None) -> dict[str, Any] | None:
+    """The values of the packaged recipe called `name`, or None if there is none.
+
+    A name without a backbone means the recipe for `backbone`, None for the usual one.
+    """
+    if name in recipe_names():
+        return _values(name)
+    usual = str(Recipe.model_fields["backbone"].default)
+    values = _nearest(name, backbone or usual)
+    return values if values is None else {**values, "backbone": backbone or usual}
+
+
+def _nearest(stem: str, backbone: str) -> dict[str, Any] | None:
+    """The values of `<stem>-<backbone>.toml` or its likeliest stand-in, or None if all lack."""
+    known = recipe_names()
+    for name in (f"{stem}-{backbone}", f"{stem}-{_FALLBACK}"):
+        if name in known:
+            return _values(name)
+    return None
+
+
+def _values(name: str) -> dict[str, Any]:
+    return tomllib.loads((_recipes() / f"{name}{_SUFFIX}").read_text(encoding="utf-8"))
+
+
+def _recipes() -> Traversable:
+    return files("customvideo") / "recipes"
 
 
 def _full_key(key: str, values: Mapping[str, Any]) -> str:

@@ -10,7 +10,8 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import index
 from typing import Any, Literal, overload
 
@@ -28,6 +29,7 @@ from customvideo.backbones.base import Backbone, TextStates
 from customvideo.backbones.noise import Ddpm
 from customvideo.backbones.sampling import Predictor, denoise
 from customvideo.errors import ConfigError
+from customvideo.methods.rendering import Rendering, renderer
 from customvideo.settings import LARGEST_SEED, Settings
 from customvideo.subjects.prompt import Prompt
 from customvideo.video import Video
@@ -116,8 +118,8 @@ def generate(
         videos: list[Video] = []
         for start in range(0, len(prompts), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
-            texts = _encode(backbone, prompts[rows], options)
-            videos += _draw(backbone, backbone, texts, seeds[rows], options)
+            wanted = _rendering(backbone, prompts[rows], seeds[rows], options)
+            videos += _render(backbone, replace(wanted, adapter=adapter))
     return videos[0] if single else videos
 
 
@@ -146,18 +148,27 @@ def generate_with_attention(
 
     The maps (frame, height, width) of every learned word in the prompt are attention
     probabilities, averaged over steps and over the sites of intermediate size, on the finest of
-    those sites' grids. Without an adapter there are none. Raises and warns as `generate`.
+    those sites' grids. Without an adapter there are none. Warns as `generate`.
+
+    Raises:
+        ConfigError: as `generate`, or the adapter's method renders in a way of its own.
+        BackboneError, AdapterError: as `generate`.
     """
     if adapter is None:
         return generate(backbone, None, prompt, seed=seed, options=options), {}
+    if renderer(adapter) is not None:
+        raise ConfigError(
+            f"The method '{adapter.header.method}' renders in its own way, of which no attention "
+            "is recorded; generate without it."
+        )
     options, seed = options or SamplingConfig(), check_seed(seed)
     with _attached(backbone, adapter, options):
         asked = Prompt(prompt, adapter.words)
         _warn(backbone, asked)
-        texts = _encode(backbone, [asked], options)
-        sites = intermediate(backbone.sites(*_size(backbone, options)))
-        recorder = _Recorder(backbone, sites, adapter.tokens.select(texts[0].ids))
-        video = _draw(backbone, recorder, texts, [seed], options)[0]
+        wanted = _rendering(backbone, [asked], [seed], options)
+        sites = intermediate(backbone.sites(*wanted.size))
+        recorder = _Recorder(backbone, sites, adapter.tokens.select(wanted.text.ids))
+        video = wanted.videos(backbone, _draw(recorder, backbone, wanted))[0]
     maps = recorder.average()[0].cpu().numpy()
     mentioned = {word.name for word in asked.mentioned}
     order = enumerate(adapter.words)
@@ -219,29 +230,25 @@ class _Recorder:
 
 
 @torch.no_grad()
-def _draw(
-    backbone: Backbone,
-    predictor: Predictor,
-    texts: tuple[TextStates, TextStates],
-    seeds: Sequence[int],
-    options: SamplingConfig,
-) -> list[Video]:
-    """One video per seed and row of text; `predictor` is the backbone, or stands before it."""
-    shape = backbone.latent_shape(*_size(backbone, options))
-    # Drawn on the CPU, one generator a row: the same noise on every device and in every batch.
-    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    latents = denoise(
+def _render(backbone: Backbone, wanted: Rendering) -> Sequence[Video]:
+    """One video a row, as the method of the adapter makes them."""
+    method = None if wanted.adapter is None else renderer(wanted.adapter)
+    if method is None:
+        return wanted.videos(backbone, _draw(backbone, backbone, wanted))
+    return method.render(backbone, wanted, partial(_draw, backbone, backbone))
+
+
+def _draw(predictor: Predictor, backbone: Backbone, wanted: Rendering) -> Tensor:
+    """The plain sampler; `predictor` is the backbone, or stands before it."""
+    return denoise(
         predictor,
-        torch.stack(noise).to(backbone.device),
-        *texts,
-        steps=options.num_steps,
-        guidance=options.guidance,
-        solver=options.solver,
+        wanted.noise(backbone),
+        wanted.text,
+        wanted.negative,
+        steps=wanted.steps,
+        guidance=wanted.guidance,
+        solver=wanted.solver,
     )
-    pixels = backbone.decode_frames(latents).float().cpu()
-    # (row, frame, 3, height, width) in [-1, 1] -> (row, frame, height, width, 3) in 0 to 255
-    frames = ((pixels.movedim(2, -1) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return [Video(row.contiguous().numpy(), backbone.fps) for row in frames]
 
 
 def _attached(
@@ -251,24 +258,25 @@ def _attached(
 
 
 @torch.no_grad()
-def _encode(
-    backbone: Backbone, prompts: Sequence[Prompt], options: SamplingConfig
-) -> tuple[TextStates, TextStates]:
-    """The prompts, and the negative prompt in one row."""
+def _rendering(
+    backbone: Backbone, prompts: Sequence[Prompt], seeds: Sequence[int], options: SamplingConfig
+) -> Rendering:
     negative = Prompt(options.negative, prompts[0].words)
-    return (
-        backbone.encode_prompt([prompt.encoded for prompt in prompts]),
-        backbone.encode_prompt([negative.encoded]),
-    )
-
-
-def _size(backbone: Backbone, options: SamplingConfig) -> tuple[int, int, int]:
-    """(frames, height, width), in pixels."""
+    texts = tuple(prompt.encoded for prompt in prompts)
     height, width = backbone.size
-    return (
-        options.frames or backbone.frames,
-        options.height or height,
-        options.width or width,
+    return Rendering(
+        prompts=texts,
+        text=backbone.encode_prompt(texts),
+        negative=backbone.encode_prompt([negative.encoded]),
+        seeds=tuple(seeds),
+        size=(
+            options.frames or backbone.frames,
+            options.height or height,
+            options.width or width,
+        ),
+        steps=options.num_steps,
+        guidance=options.guidance,
+        solver=options.solver,
     )
 
 

@@ -225,7 +225,7 @@ def test_a_backbone_given_by_folder_is_named_without_it(
 
 def posing_as(backbone: Backbone, **differences: object) -> Backbone:
     """`backbone`, but for some attributes."""
-    names = ("family", "fingerprint", "name", "denoiser", "device", "tables")
+    names = ("family", "fingerprint", "name", "layer", "device", "tables")
     attributes = {name: getattr(backbone, name) for name in names}
     return cast(Backbone, SimpleNamespace(**attributes | differences))
 
@@ -239,10 +239,10 @@ def test_another_backbone_is_refused(
         adapter.attach(posing_as(backbone, name="other", fingerprint="0"))
     with pytest.raises(AdapterError, match=r"cannot be used with 'other' \(dit\)"):
         adapter.attach(posing_as(backbone, name="other", family="dit"))
-    for broken, message in ((nn.Linear(3, 16), "is 16x3"), (nn.Identity(), "is missing")):
+    for broken, message in ((nn.Linear(3, 16), "8x16, which is 16x3"), (nn.Identity(), "missing")):
         attention: Any = backbone.denoiser.get_submodule(path.rpartition(".")[0])
         monkeypatch.setitem(attention._modules, path.rpartition(".")[2], broken)
-        with pytest.raises(AdapterError, match=f"layer '{path}', which {message} in"):
+        with pytest.raises(AdapterError, match=f"its layer '{path}', .*{message} in"):
             adapter.attach(backbone)
     assert hooks(backbone) == 0
 

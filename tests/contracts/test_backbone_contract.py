@@ -15,7 +15,7 @@ from torch import Tensor
 
 from customvideo.attention.tape import watch
 from customvideo.backbones import unet3d
-from customvideo.backbones.base import BACKBONES, Backbone, load_backbone
+from customvideo.backbones.base import BACKBONES, Backbone, LayerGroup, load_backbone
 from customvideo.errors import BackboneError
 
 SIZE = (2, 64, 96)
@@ -150,6 +150,27 @@ def test_sites_are_where_text_is_read(
         for path in (site.key, site.value):
             layer = cast(torch.nn.Linear, backbone.denoiser.get_submodule(path))
             assert layer.in_features == text.states.shape[-1]
+
+
+def test_layers_are_named_in_groups(backbone: Backbone) -> None:
+    def weights(group: LayerGroup) -> list[tuple[int, ...]]:
+        paths = backbone.layers(group)
+        assert len(set(paths)) == len(paths) > 0
+        return [tuple(cast(Any, backbone.layer(path)).weight.shape) for path in paths]
+
+    groups: tuple[LayerGroup, ...] = ("text_kv", "text_qo", "self", "encoder_attention")
+    assert all(len(shape) == 2 for group in groups for shape in weights(group))
+    sites = backbone.sites(*SIZE)
+    assert backbone.layers("text_kv") == [path for site in sites for path in (site.key, site.value)]
+    assert all(site.norm == "" or backbone.layer(site.norm) for site in sites)
+    whole, spatial = set(backbone.layers("denoiser")), set(backbone.layers("spatial"))
+    assert set(backbone.layers("text_kv") + backbone.layers("self")) < spatial <= whole
+    assert set(backbone.layers("encoder_attention")) < set(backbone.layers("encoder"))
+    assert whole.isdisjoint(backbone.layers("encoder"))
+    weights("denoiser")
+    weights("encoder")
+    with pytest.raises(AttributeError):
+        backbone.layer("nowhere")
 
 
 def test_gradient_flows_to_the_text(backbone: Backbone, latents: Tensor) -> None:

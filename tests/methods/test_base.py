@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from customvideo import tables
 from customvideo.errors import ConfigError
-from customvideo.methods.base import METHODS, PriorPlan, load_method, method_class
+from customvideo.methods.base import (
+    METHODS,
+    Columned,
+    PriorPlan,
+    Staged,
+    class_columns,
+    load_method,
+    method_class,
+)
 from customvideo.methods.customvideo import CustomVideo, CustomVideoConfig
 
 
@@ -63,3 +72,17 @@ def test_other_packages_add_rows_by_entry_point(monkeypatch: pytest.MonkeyPatch)
 def test_a_prior_prompt_names_its_category() -> None:
     assert PriorPlan(("cat",)).prompt("cat") == "a cat"
     assert PriorPlan(("cat",), template="photo of {category}").prompt("cat") == "photo of cat"
+
+
+def test_a_method_owes_nothing_that_is_optional() -> None:
+    assert not isinstance(CustomVideo(), Staged | Columned)
+
+
+def test_the_class_follows_its_word() -> None:
+    words = torch.zeros(2, 2, 8)
+    words[0, 0, 2] = 1
+    words[0, 1, 5:7] = 0.5
+    found = class_columns(words)
+    assert found.shape == words.shape
+    assert found.nonzero().tolist() == [[0, 0, 3], [0, 1, 7]]
+    assert found.max() == 1

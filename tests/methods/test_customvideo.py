@@ -76,6 +76,29 @@ def test_words_keys_and_values_train_and_nothing_else(
     assert sum(p.numel() for p in low.parameters()) < full
 
 
+def test_each_step_of_the_ladder_adds_to_the_one_before(
+    backbone: Backbone, cast: list[Subject]
+) -> None:
+    steps = {
+        step: quick_method(train=step, rank=2, self_rank=3, bos_rule=True).trainable(backbone, cast)
+        for step in ("words", "kv", "kvqo", "kvqo+self")
+    }
+    groups = [set(), *(set(backbone.layers(group)) for group in ("text_kv", "text_qo", "self"))]
+    wanted: set[str] = set()
+    for adapter, group in zip(steps.values(), groups, strict=True):
+        assert group.isdisjoint(wanted)
+        wanted |= group
+        assert set(adapter.deltas) == wanted
+    assert steps["kv"].header.settings["train"] == "kv"
+    ranks = {path: delta.down.shape[0] for path, delta in steps["kvqo+self"].deltas.items()}
+    assert {ranks[path] for path in groups[2]} == {2}
+    assert {ranks[path] for path in groups[3]} == {3}
+    held = {path for path, delta in steps["kvqo+self"].deltas.items() if delta.holds_first}
+    assert held == groups[1]
+    usual = quick_method().trainable(backbone, cast)
+    assert not any(delta.holds_first for delta in usual.deltas.values())
+
+
 @pytest.mark.parametrize("style", ["paste", "panel", "mixed"])
 def test_a_scene_shows_and_names_every_subject(cast: list[Subject], style: str) -> None:
     method = quick_method(compose=style)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import Backbone
 from customvideo.errors import PromptError
-from customvideo.methods.base import PriorPlan
+from customvideo.methods.base import Example, PriorPlan
 from customvideo.methods.customvideo import CustomVideo
+from customvideo.subjects.prompt import LearnedWord, Prompt
+from customvideo.subjects.scene import compose
 from customvideo.subjects.subject import Subject
 from customvideo.training.batch import Batch, Batches, Pass, ScenePool, WordFinder, Workshop
 from customvideo.training.prior import PriorPool
@@ -156,8 +159,6 @@ def test_held_out_scenes_are_none_of_the_pool_and_cover_the_times(
 def test_masks_keep_their_area(
     workshop: Workshop, method: CustomVideo, cast: list[Subject]
 ) -> None:
-    import numpy as np
-
     (example,) = method.scenes(cast, np.random.default_rng(0), CANVAS)
     (scene,) = workshop.encode([example])
     areas = torch.from_numpy(example.masks).mean(dim=(1, 2))
@@ -187,3 +188,55 @@ def test_the_canvas_is_the_batch_size(workshop: Workshop, tmp_path: Path) -> Non
     assert workshop.frames == 1
     assert ScenePool(workshop, 2).mean_masks.shape == (2, 8, 12)
     assert ScenePool(workshop, 0).mean_masks.shape == (2, 8, 12)
+
+
+class Separate(CustomVideo):
+    """One subject an image, each once a draw, and a picture that says where it is valid."""
+
+    def scenes(self, subjects: Any, rng: np.random.Generator, canvas: tuple[int, int]) -> Any:
+        words = tuple(LearnedWord(one.name, one.category) for one in subjects)
+        drawn = []
+        for index, (subject, word) in enumerate(zip(subjects, words, strict=True)):
+            scene = compose([subject], rng, canvas)
+            masks = np.zeros((len(subjects), *canvas), np.float32)
+            masks[index] = scene.masks[0]
+            prompt = Prompt(f"a photo of a {word.word} {word.category}", words)
+            extra = {"valid": np.full((2, 3), index + 1, np.float32)}
+            drawn.append(Example(scene.image[None], masks, prompt, extra))
+        return drawn
+
+
+def test_one_subject_an_image(backbone: Backbone, cast: list[Subject], adapter: Adapter) -> None:
+    method = Separate(quick_method().config)
+    workshop = Workshop(backbone, method, cast, CANVAS, seed=0)
+    pool = ScenePool(workshop, 6)
+    assert [scene.present.tolist() for scene in pool.scenes] == [[True, False], [False, True]] * 3
+    # Means over the scenes that show it, or two subjects would look half as large as one.
+    assert torch.allclose(
+        pool.mean_masks[0], torch.stack([s.masks[0] for s in pool.scenes[::2]]).mean(dim=0)
+    )
+    together = Batches(pool, WordFinder(backbone, adapter), make_prior(), short_run(batch_size=8))
+    (only,) = together.passes(1, 0)
+    batch = only.batch
+    assert set(batch.present[:8].sum(dim=1).tolist()) == {1}
+    assert batch.present[:8].any(dim=0).all()
+    assert torch.equal(batch.words.sum(dim=-1) > 0.99, batch.present)
+    assert torch.equal(batch.masks.sum(dim=(2, 3)) > 0, batch.present)
+
+
+def test_extras_travel_with_their_rows(
+    backbone: Backbone, cast: list[Subject], adapter: Adapter
+) -> None:
+    workshop = Workshop(backbone, Separate(quick_method().config), cast, CANVAS, seed=0)
+    make_batches = lambda prior: Batches(  # noqa: E731
+        ScenePool(workshop, 4), WordFinder(backbone, adapter), prior, short_run(batch_size=4)
+    )
+    (only,) = make_batches(make_prior()).passes(1, 0)
+    valid = only.batch.extra["valid"]
+    assert valid.shape == (6, 2, 3) and valid.dtype == torch.float32
+    wanted = torch.where(only.batch.present[:4, 0], 1.0, 2.0)
+    assert torch.equal(valid[:4], wanted[:, None, None].expand(4, 2, 3))
+    assert not valid[4:].any()
+    assert only.batch.to("meta").extra["valid"].is_meta
+    scenes, prior = make_batches(make_prior(height=16)).passes(1, 0)
+    assert set(scenes.batch.extra) == {"valid"} and prior.batch.extra == {}

@@ -1,23 +1,22 @@
 """The adapter: everything a customization learned, put on a backbone and taken off again.
 
-It holds learned words and deltas of named linear layers. Attaching adds forward hooks and changes
+It holds learned words, deltas of named layers, and whatever else a method trains. Attaching changes
 no weight, so detaching gives the base model back exactly. Making a new one for some subjects is
 `customvideo.adapters.build`; training one is not this package's room.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from customvideo.adapters.attachment import Attachment
-from customvideo.adapters.deltas import Delta, FullDelta, LowRankDelta
+from customvideo.adapters.deltas import Delta, read_delta
 from customvideo.adapters.header import AdapterHeader, metadata, read_file
 from customvideo.adapters.tokens import LearnedTokens
 from customvideo.backbones.base import Backbone
@@ -29,15 +28,24 @@ __all__ = ["Adapter"]
 
 _WORDS = "words"
 _DELTAS = "deltas."
+_EXTRAS = "extras."
 
 
 class Adapter(nn.Module):
-    """Learned words plus deltas of the backbone's linear layers, and a header that says whose."""
+    """Learned words plus deltas of the backbone's layers, and a header that says whose."""
 
     def __init__(
-        self, header: AdapterHeader, tokens: LearnedTokens, deltas: Mapping[str, Delta]
+        self,
+        header: AdapterHeader,
+        tokens: LearnedTokens,
+        deltas: Mapping[str, Delta],
+        extras: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """`deltas` maps the path of a linear layer inside the denoiser to what is added to it."""
+        """`deltas` maps the path of a layer, as the backbone takes it, to what is added to it.
+
+        `extras` are tensors by name that are trained and saved with the rest and change nothing
+        when attached: what only the method's losses, or its way to render, make use of.
+        """
         super().__init__()
         assert header.learned_words == tokens.words, "the header names the words in their order"
         self.header = header
@@ -45,6 +53,11 @@ class Adapter(nn.Module):
         # Module names may not hold dots.
         self._deltas = nn.ModuleDict({_escape(path): delta for path, delta in deltas.items()})
         self._paths = tuple(deltas)
+        self._extras = nn.ParameterDict(
+            {_escape(name): tensor.detach().float().clone() for name, tensor in extras.items()}
+            if extras
+            else {}
+        )
 
     @property
     def words(self) -> tuple[LearnedWord, ...]:
@@ -53,14 +66,34 @@ class Adapter(nn.Module):
 
     @property
     def deltas(self) -> dict[str, Delta]:
-        """Path of a linear layer -> its delta."""
+        """Path of a layer -> its delta."""
         return {path: cast(Delta, self._deltas[_escape(path)]) for path in self._paths}
 
+    @property
+    def extras(self) -> dict[str, nn.Parameter]:
+        """Name -> a parameter that changes nothing by being attached."""
+        return {name.replace("/", "."): value for name, value in self._extras.items()}
+
+    def with_extras(self, extras: Mapping[str, Tensor]) -> Adapter:
+        """The same adapter, sharing every parameter, with extras that start as `extras`."""
+        return Adapter(self.header, self.tokens, self.deltas, extras)
+
     def parameter_groups(self, word_lr: float, weight_lr: float) -> list[dict[str, Any]]:
-        """The parameters in optimizer groups: words, and deltas if there are any."""
-        weights = list(self._deltas.parameters())
+        """The parameters in optimizer groups: words, and deltas and extras if there are any."""
+        weights = [*self._deltas.parameters(), *self._extras.parameters()]
         groups: list[dict[str, Any]] = [{"params": [self.tokens.value], "lr": word_lr}]
         return groups + ([{"params": weights, "lr": weight_lr}] if weights else [])
+
+    def train_only(self, *, words: bool = True, paths: Collection[str] | None = None) -> None:
+        """Freeze all but the words, if asked for, and the deltas at `paths`; None means all.
+
+        Extras train where any delta does. What is frozen still counts, but gets no gradient.
+        """
+        chosen = set(self._paths if paths is None else paths)
+        self.tokens.requires_grad_(words)
+        for path, delta in self.deltas.items():
+            delta.requires_grad_(path in chosen)
+        self._extras.requires_grad_(paths is None or len(paths) > 0)
 
     def attach(self, backbone: Backbone, strength: float = 1.0) -> Attachment:
         """Put the adapter on `backbone`, at once; it moves to the backbone's device.
@@ -85,10 +118,7 @@ class Adapter(nn.Module):
             words = self.tokens.attach(backbone.tables()[0])
             undo.callback(words.detach)
             for path, delta in self.deltas.items() if strength else ():
-                layer = backbone.denoiser.get_submodule(path)
-                # First of all hooks, so that whoever listens at this layer hears the sum.
-                hook = layer.register_forward_hook(_adding(delta, strength), prepend=True)
-                undo.callback(hook.remove)
+                undo.callback(delta.attach(backbone, path, strength))
             return Attachment(undo.pop_all(), words.check)
 
     def check_fits(self, backbone: Backbone) -> None:
@@ -105,12 +135,12 @@ class Adapter(nn.Module):
                 f"that backbone, or train an adapter for this one."
             )
         for path, delta in self.deltas.items():
-            wanted, found = _shape(delta), _layer_shape(backbone.denoiser, path)
+            wanted, found = delta.shape, delta.shape_in(backbone, path)
             if wanted != found:
-                there = f"is {found[0]}x{found[1]}" if found else "is missing"
+                there = f"is {_size(found)}" if found else "is missing"
                 raise AdapterError(
-                    f"{made_for} and changes its {wanted[0]}x{wanted[1]} layer '{path}', which "
-                    f"{there} in '{backbone.name}'; give the backbone it was made for."
+                    f"{made_for} and changes its layer '{path}', {_size(wanted)}, which {there} "
+                    f"in '{backbone.name}'; give the backbone it was made for."
                 )
         if header.fingerprint != backbone.fingerprint:
             raise AdapterError(
@@ -129,6 +159,7 @@ class Adapter(nn.Module):
             for layer, delta in self.deltas.items()
             for name, parameter in delta.named_parameters()
         }
+        tensors |= {f"{_EXTRAS}{name}": parameter for name, parameter in self.extras.items()}
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         write_bytes(path, safetensors.torch.save(whole, metadata=metadata(self.header)))
 
@@ -156,52 +187,20 @@ def _assemble(header: AdapterHeader, tensors: dict[str, Tensor]) -> Adapter:
         raise ValueError("not one row per vector of each word")
     tokens = LearnedTokens(header.learned_words, initial.shape[-1], initial)
     layers: dict[str, dict[str, Tensor]] = {}
+    extras: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if name != _WORDS:
+        if name.startswith(_EXTRAS):
+            extras[name.removeprefix(_EXTRAS)] = tensor
+        elif name != _WORDS:
             path, _, part = name.removeprefix(_DELTAS).rpartition(".")
             layers.setdefault(path, {})[part] = tensor
-    deltas = {path: _delta(parts, header.alpha) for path, parts in layers.items()}
-    return Adapter(header, tokens, deltas)
-
-
-def _delta(parts: dict[str, Tensor], alpha: float | None) -> Delta:
-    delta: Delta
-    if "weight" in parts:
-        delta = FullDelta(*parts["weight"].shape)
-    else:
-        up, down = parts["up"], parts["down"]
-        delta = LowRankDelta(up.shape[0], down.shape[1], down.shape[0], alpha=alpha)
-    for name, parameter in delta.named_parameters():
-        if parts[name].shape != parameter.shape:
-            raise ValueError(f"{name} has another shape")
-        with torch.no_grad():
-            parameter.copy_(parts[name])
-    return delta
-
-
-def _adding(delta: Delta, strength: float) -> Any:
-    def add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        added: Tensor = delta(args[0])
-        return output + (added if strength == 1 else strength * added)
-
-    return add
+    deltas = {path: read_delta(parts, header.alpha) for path, parts in layers.items()}
+    return Adapter(header, tokens, deltas, extras)
 
 
 def _escape(path: str) -> str:
     return path.replace(".", "/")
 
 
-def _shape(delta: Delta) -> tuple[int, ...]:
-    """(out, in) of the layer that `delta` belongs to."""
-    if isinstance(delta, FullDelta):
-        return tuple(delta.weight.shape)
-    return delta.up.shape[0], delta.down.shape[1]
-
-
-def _layer_shape(denoiser: nn.Module, path: str) -> tuple[int, ...]:
-    """(out, in) of the linear layer at `path`; () if there is none."""
-    try:
-        weight = getattr(denoiser.get_submodule(path), "weight", None)
-    except AttributeError:
-        return ()
-    return tuple(weight.shape) if isinstance(weight, Tensor) and weight.ndim == 2 else ()
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) if len(shape) > 1 else f"{shape[0]} wide"

@@ -6,6 +6,7 @@ Training starts from what is made here, and nothing here looks at a photo.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import PurePath
 from typing import Any, Literal
@@ -16,7 +17,13 @@ from torch import Tensor, nn
 
 import customvideo
 from customvideo.adapters.adapter import Adapter
-from customvideo.adapters.deltas import Delta, FullDelta, LowRankDelta
+from customvideo.adapters.deltas import (
+    BottleneckDelta,
+    Delta,
+    FullDelta,
+    LowRankDelta,
+    WeightDelta,
+)
 from customvideo.adapters.header import AdapterHeader, WordRecord
 from customvideo.adapters.tokens import LearnedTokens, check_words, table_rows
 from customvideo.backbones.base import Backbone, TextTable
@@ -25,7 +32,7 @@ from customvideo.settings import LARGEST_SEED, Settings
 from customvideo.subjects.prompt import LearnedWord
 from customvideo.subjects.subject import Subject
 
-__all__ = ["AdapterConfig", "initial_rows", "key_value_paths", "new_adapter"]
+__all__ = ["AdapterConfig", "DeltaSpec", "initial_rows", "key_value_paths", "new_adapter"]
 
 # Tokens with hardly any meaning of their own: Custom Diffusion's three, then DreamBooth's and
 # DisenStudio's. A vocabulary without them spells them, and the pieces' mean is as meaningless.
@@ -45,11 +52,28 @@ class AdapterConfig(Settings):
     initial: Literal["category", "rare", "random"] = "category"
     """What a word means before training: its category, a rare token, or nothing."""
     rank: int | None = Field(default=None, ge=1)
-    """Rank of the deltas; None for full matrices."""
+    """Rank of the deltas that say none of their own; None for full matrices."""
     alpha: float | None = Field(default=None, gt=0)
     """Scale of low-rank deltas times their rank; None for a scale of 1."""
     seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED)
     """For what is random in the beginning; None for torch's own seed, in training the run's."""
+
+
+@dataclass(frozen=True)
+class DeltaSpec:
+    """Which delta a layer gets.
+
+    Attributes:
+        kind: "linear" adds to a linear layer's output; "weight" to the weight and bias of any
+            layer; "bottleneck" stands beside the text attention at a site's own path.
+        rank: rank of a linear delta; None for a full matrix.
+        holds_first: the first text position trains nothing through a linear delta's layer, as in
+            Custom Diffusion; gradients differ, values do not. For keys and values.
+    """
+
+    kind: Literal["linear", "weight", "bottleneck"] = "linear"
+    rank: int | None = None
+    holds_first: bool = False
 
 
 def new_adapter(
@@ -57,7 +81,7 @@ def new_adapter(
     subjects: Sequence[Subject],
     *,
     method: str,
-    paths: Sequence[str] | None = None,
+    paths: Sequence[str] | Mapping[str, DeltaSpec] | None = None,
     config: AdapterConfig | None = None,
     settings: Mapping[str, JsonValue] | None = None,
 ) -> Adapter:
@@ -67,14 +91,15 @@ def new_adapter(
         backbone: whose text encoder and layers it extends.
         subjects: whom the words name, in this order.
         method: the method's name, for the header.
-        paths: linear layers of the denoiser that get a delta; None for the keys and values of all
-            text attention, as CustomVideo trains; empty for words alone.
+        paths: layers that get a delta, as `backbone.layers` names them: each with what it gets,
+            or linear layers that all get one of the configured rank; None for the keys and values
+            of all text attention, as CustomVideo trains; empty for words alone.
         config: how much is learned.
         settings: the run's settings, for the header; absolute paths in it lose their folder.
 
     Raises:
         PromptError: the text encoder already knows a word.
-        AdapterError: a path leads to no linear layer.
+        AdapterError: a path leads to no layer that can get its delta.
     """
     config = config or AdapterConfig()
     words = [LearnedWord(s.name, s.category, config.vectors) for s in subjects]
@@ -85,7 +110,12 @@ def new_adapter(
     rows = initial_rows(table, words, config.initial, generator)
     if paths is None:
         paths = key_value_paths(backbone)
-    deltas = {path: _new_delta(backbone, path, config, generator) for path in paths}
+    if not isinstance(paths, Mapping):
+        paths = dict.fromkeys(paths, DeltaSpec(rank=config.rank))
+    deltas = {
+        path: _new_delta(backbone, path, spec, config.alpha, generator)
+        for path, spec in paths.items()
+    }
     header = AdapterHeader(
         method=method,
         family=backbone.family,
@@ -102,8 +132,7 @@ def new_adapter(
 
 def key_value_paths(backbone: Backbone) -> list[str]:
     """The linear layers that make keys and values of text, at every site of the backbone."""
-    sites = backbone.sites(backbone.frames, *backbone.size)
-    return [path for site in sites for path in (site.key, site.value)]
+    return backbone.layers("text_kv")
 
 
 def initial_rows(
@@ -134,21 +163,33 @@ def initial_rows(
 
 
 def _new_delta(
-    backbone: Backbone, path: str, config: AdapterConfig, generator: torch.Generator
+    backbone: Backbone,
+    path: str,
+    spec: DeltaSpec,
+    alpha: float | None,
+    generator: torch.Generator,
 ) -> Delta:
     try:
-        layer = backbone.denoiser.get_submodule(path)
+        layer: Any = backbone.layer(path)
     except AttributeError:
         layer = None
-    if not isinstance(layer, nn.Linear):
+    if spec.kind == "weight" and isinstance(getattr(layer, "weight", None), Tensor):
+        return WeightDelta(layer.weight, getattr(layer, "bias", None))
+    if spec.kind == "bottleneck":
+        for site in backbone.sites(backbone.frames, *backbone.size):
+            if site.path == path and site.norm:
+                norm: Any = backbone.layer(site.norm)
+                return BottleneckDelta(len(norm.weight), generator=generator)
+    if spec.kind != "linear" or not isinstance(layer, nn.Linear):
+        kinds = {"linear": "linear layer", "weight": "layer with a weight"}
         raise AdapterError(
-            f"'{backbone.name}' has no linear layer '{path}' to adapt; take the paths from the "
-            "backbone's own sites."
+            f"'{backbone.name}' has no {kinds.get(spec.kind, 'text attention')} '{path}' to adapt; "
+            "take the paths from the backbone's own layers and sites."
         )
-    shape = layer.out_features, layer.in_features
-    if config.rank is None:
-        return FullDelta(*shape)
-    return LowRankDelta(*shape, config.rank, alpha=config.alpha, generator=generator)
+    shape, held = (layer.out_features, layer.in_features), spec.holds_first
+    if spec.rank is None:
+        return FullDelta(*shape, holds_first=held)
+    return LowRankDelta(*shape, spec.rank, alpha=alpha, holds_first=held, generator=generator)
 
 
 def _versions() -> dict[str, str]:

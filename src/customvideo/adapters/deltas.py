@@ -1,27 +1,82 @@
-"""What is added to a frozen linear layer: a full matrix, or one of low rank.
+"""What is added to one frozen layer: to its output, to its weights, or beside it.
 
-A delta starts as exactly zero, so an untrained adapter changes nothing. Which layers get one is
-the method's choice, and putting it there is `customvideo.adapters.adapter`.
+Every delta starts as exactly nothing, so an untrained adapter changes nothing, and is put on and
+taken off without touching a weight. Which layers get one is the method's choice, where a path
+leads is the backbone's knowledge, and carrying them in a file is `customvideo.adapters.adapter`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Delta", "FullDelta", "LowRankDelta"]
+from customvideo.backbones.base import Backbone
+
+__all__ = ["BottleneckDelta", "Delta", "FullDelta", "LowRankDelta", "WeightDelta", "read_delta"]
+
+Undo = Callable[[], None]
 
 
-class FullDelta(nn.Module):
+class Delta(nn.Module):
+    """What is learned of one layer, in float32 whatever the layer's own type."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight of the layer it belongs to."""
+        raise NotImplementedError
+
+    def attach(self, backbone: Backbone, path: str, strength: float) -> Undo:
+        """Let it count, `strength` times, at the layer at `path`; the result takes it off."""
+        raise NotImplementedError
+
+    def shape_in(self, backbone: Backbone, path: str) -> tuple[int, ...]:
+        """The `shape` that fits the layer at `path`; () if there is none of its kind."""
+        return _weight_shape(_layer(backbone, path))
+
+
+class _OutputDelta(Delta):
+    """A delta of a linear layer, added to the layer's output.
+
+    With `holds_first` the output at the first position takes no gradient, neither to the delta nor
+    to the text: Custom Diffusion's rule for keys and values, whose first token begins every prompt
+    and means none of them. It changes no value.
+    """
+
+    holds_first = False
+
+    def attach(self, backbone: Backbone, path: str, strength: float) -> Undo:
+        def add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            added: Tensor = self(args[0])
+            total = output + (added if strength == 1 else strength * added)
+            if not self.holds_first:
+                return total
+            return torch.cat([total[:, :1].detach(), total[:, 1:]], dim=1)
+
+        # First of all hooks, so that whoever listens at this layer hears the sum.
+        undo: Undo = _layer(backbone, path).register_forward_hook(add, prepend=True).remove
+        return undo
+
+    def shape_in(self, backbone: Backbone, path: str) -> tuple[int, ...]:
+        shape = super().shape_in(backbone, path)
+        return shape if len(shape) == 2 else ()
+
+
+class FullDelta(_OutputDelta):
     """A full (out, in) matrix D: the layer gives W x + D x. Custom Diffusion's K/V training."""
 
-    def __init__(self, out_features: int, in_features: int) -> None:
+    def __init__(self, out_features: int, in_features: int, *, holds_first: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(out_features, in_features))
+        self.holds_first = holds_first
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.weight.shape)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, in) -> (…, out), what is added to the layer's output."""
@@ -32,7 +87,7 @@ class FullDelta(nn.Module):
         return self.weight
 
 
-class LowRankDelta(nn.Module):
+class LowRankDelta(_OutputDelta):
     """(alpha / rank) U D with U (out, rank) and D (rank, in); LoRA (Hu et al. 2021), eq. 3."""
 
     def __init__(
@@ -42,16 +97,20 @@ class LowRankDelta(nn.Module):
         rank: int,
         *,
         alpha: float | None = None,
+        holds_first: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         """D is random and U is zero; `alpha` None means `rank`, a scale of 1."""
         super().__init__()
         # The scale at which D x has about the size of x, as in the paper's own code.
-        bound = 1 / math.sqrt(in_features)
-        down = torch.empty(rank, in_features).uniform_(-bound, bound, generator=generator)
-        self.down = nn.Parameter(down)
+        self.down = nn.Parameter(_uniform((rank, in_features), in_features, generator))
         self.up = nn.Parameter(torch.zeros(out_features, rank))
         self.scale = (rank if alpha is None else alpha) / rank
+        self.holds_first = holds_first
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.up.shape[0], self.down.shape[1]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, in) -> (…, out), what is added to the layer's output."""
@@ -63,4 +122,177 @@ class LowRankDelta(nn.Module):
         return self.up @ self.down * self.scale
 
 
-Delta: TypeAlias = FullDelta | LowRankDelta
+class WeightDelta(Delta):
+    """A delta of any layer's own weight and bias: the layer computes with their sums.
+
+    Linear layers, convolutions and norms alike, for methods that train a whole network
+    (DreamBooth). Each forward holds one more copy of the weight for the backward pass.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Zeros in the shape and memory layout of `weight` and `bias`."""
+        super().__init__()
+        self.added_weight = _zeros_like(weight)
+        self.added_bias = None if bias is None else _zeros_like(bias)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.added_weight.shape)
+
+    def attach(self, backbone: Backbone, path: str, strength: float) -> Undo:
+        layer: Any = _layer(backbone, path)
+        own, found = layer._parameters, layer.__dict__.get("forward")
+        added = {"weight": self.added_weight, "bias": self.added_bias}
+        pairs = {name: delta for name, delta in added.items() if delta is not None}
+        for name, delta in pairs.items():
+            _lay_out(delta, own[name])
+        plain = layer.forward
+        # The sum with zeros is the same weight at another address, which rounds otherwise.
+        zeros = {name: delta._version for name, delta in pairs.items() if not delta.any()}
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            learning = torch.is_grad_enabled()
+            counting = [n for n in pairs if learning or zeros.get(n) != pairs[n]._version]
+            kept = {name: own[name] for name in counting}
+            # Never outside this call: whoever looks at the layer finds its own parameters.
+            own.update({name: _sum(kept[name], pairs[name], strength) for name in counting})
+            try:
+                return plain(*args, **kwargs)
+            finally:
+                own.update(kept)
+
+        def undo() -> None:
+            del layer.forward
+            if found is not None:
+                layer.forward = found
+
+        layer.forward = forward
+        return undo
+
+    def shape_in(self, backbone: Backbone, path: str) -> tuple[int, ...]:
+        layer = _layer(backbone, path)
+        biased = layer is not None and layer._parameters.get("bias") is not None
+        return _weight_shape(layer) if biased or self.added_bias is None else ()
+
+    def merged(self) -> Tensor:
+        """What to add to the layer's weight for the same effect, besides `added_bias`."""
+        return self.added_weight
+
+
+class BottleneckDelta(Delta):
+    """W_up GELU(W_down x) beside a text attention; DreamVideo's identity adapter (Wei et al. 2023).
+
+    x <- attn(LN(x), text) + [x + W_up GELU(W_down x)] on the residual stream x before its norm,
+    half as wide inside. Its path is that of the attention; where the stream enters the norm is
+    what `AttentionSite.norm` says.
+    """
+
+    def __init__(self, dim: int, *, generator: torch.Generator | None = None) -> None:
+        """W_down and its bias start as torch's linear layers do, W_up and its bias as zero."""
+        super().__init__()
+        hidden = dim // 2
+        self.narrow = nn.Parameter(_uniform((hidden, dim), dim, generator))
+        self.narrow_bias = nn.Parameter(_uniform((hidden,), dim, generator))
+        self.widen = nn.Parameter(torch.zeros(dim, hidden))
+        self.widen_bias = nn.Parameter(torch.zeros(dim))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.widen.shape[0],)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(…, dim) -> (…, dim), what is added to the attention's output."""
+        kind = inputs.dtype
+        inner = F.gelu(F.linear(inputs, self.narrow.to(kind), self.narrow_bias.to(kind)))
+        return F.linear(inner, self.widen.to(kind), self.widen_bias.to(kind))
+
+    def attach(self, backbone: Backbone, path: str, strength: float) -> Undo:
+        norm, attention = _norm(backbone, path), _layer(backbone, path)
+        assert norm is not None, "check_fits found its norm"
+        streams: list[Tensor] = []
+
+        def note(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            streams[:] = [args[0]]
+
+        def add(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
+            added: Tensor = self(streams.pop())
+            # Where guidance halves part between the norm and the attention, both had one stream.
+            added = torch.cat([added] * (len(output) // len(added)))
+            return output + (added if strength == 1 else strength * added)
+
+        hooks = (
+            norm.register_forward_pre_hook(note),
+            attention.register_forward_hook(add, prepend=True),
+        )
+
+        def undo() -> None:
+            for hook in hooks:
+                hook.remove()
+
+        return undo
+
+    def shape_in(self, backbone: Backbone, path: str) -> tuple[int, ...]:
+        return _weight_shape(_norm(backbone, path))
+
+
+def read_delta(parts: Mapping[str, Tensor], alpha: float | None) -> Delta:
+    """The delta whose parameters are `parts`, by name.
+
+    Raises:
+        KeyError, ValueError: they are no delta's, or do not fit together.
+    """
+    delta: Delta
+    if "weight" in parts:
+        delta = FullDelta(*parts["weight"].shape)
+    elif "added_weight" in parts:
+        delta = WeightDelta(parts["added_weight"], parts.get("added_bias"))
+    elif "widen" in parts:
+        delta = BottleneckDelta(parts["widen"].shape[0])
+    else:
+        up, down = parts["up"], parts["down"]
+        delta = LowRankDelta(up.shape[0], down.shape[1], down.shape[0], alpha=alpha)
+    for name, parameter in delta.named_parameters():
+        if parts[name].shape != parameter.shape:
+            raise ValueError(f"{name} has another shape")
+        with torch.no_grad():
+            parameter.copy_(parts[name])
+    return delta
+
+
+def _layer(backbone: Backbone, path: str) -> Any:
+    """The layer at `path`, or None if there is none."""
+    try:
+        return backbone.layer(path)
+    except AttributeError:
+        return None
+
+
+def _norm(backbone: Backbone, path: str) -> nn.Module | None:
+    """The norm before the attention at `path`, or None if there is no such site."""
+    sites = backbone.sites(backbone.frames, *backbone.size)
+    found = [site.norm for site in sites if site.path == path and site.norm]
+    return _layer(backbone, found[0]) if found else None
+
+
+def _weight_shape(layer: nn.Module | None) -> tuple[int, ...]:
+    weight = getattr(layer, "weight", None)
+    return tuple(weight.shape) if isinstance(weight, Tensor) else ()
+
+
+def _uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator | None) -> Tensor:
+    bound = 1 / math.sqrt(fan_in)
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+
+def _zeros_like(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(torch.zeros_like(tensor, dtype=torch.float32, device="cpu"))
+
+
+def _sum(weight: Tensor, delta: Tensor, strength: float) -> Tensor:
+    return weight + (delta if strength == 1 else strength * delta).to(weight.dtype)
+
+
+def _lay_out(delta: Tensor, weight: Tensor) -> None:
+    """Give `delta` the strides of `weight`: a file keeps none, and a sum could have either's."""
+    if delta.stride() != weight.stride():
+        delta.data = torch.empty_like(weight, dtype=delta.dtype).copy_(delta.data)

@@ -21,7 +21,8 @@ from customvideo.subjects.prompt import LearnedWord
 
 __all__ = ["FORMAT_VERSION", "AdapterHeader", "WordRecord", "metadata", "read_file"]
 
-FORMAT_VERSION = 1
+# 1: words, and deltas of linear layers. 2: deltas of other layers and extras, too.
+FORMAT_VERSION = 2
 
 # One key only: safetensors keeps no order among several, and the bytes should be the same.
 _KEY = "customvideo_adapter"

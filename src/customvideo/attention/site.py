@@ -35,6 +35,8 @@ class AttentionSite:
         heads: attention heads.
         key: path of the linear module that makes the text keys.
         value: path of the linear module that makes the text values.
+        norm: path of the norm whose input is the residual stream that the attention's output is
+            added to; "" if the model has no such module.
     """
 
     path: str
@@ -43,6 +45,7 @@ class AttentionSite:
     heads: int
     key: str
     value: str
+    norm: str = ""
 
     @property
     def cells(self) -> int:

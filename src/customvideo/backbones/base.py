@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from customvideo.attention.site import AttentionSite
     from customvideo.backbones.noise import Ddpm
 
-__all__ = ["BACKBONES", "Backbone", "TextStates", "TextTable", "backbone_rows", "load_backbone"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "LayerGroup",
+    "TextStates",
+    "TextTable",
+    "backbone_rows",
+    "load_backbone",
+]
 
 BACKBONES: dict[str, str] = {
     "toybox": "customvideo.toybox.backbone:load",
@@ -36,6 +44,12 @@ BACKBONES: dict[str, str] = {
 _ENTRY_POINTS = "customvideo.backbones"
 _FOLDER_FACTORY = "customvideo.backbones.unet3d:load_folder"
 _HUB_FACTORY = "customvideo.backbones.unet3d:load_hub"
+
+
+LayerGroup = Literal[
+    "text_kv", "text_qo", "self", "spatial", "denoiser", "encoder_attention", "encoder"
+]
+"""Layers that methods train, see `Backbone.layers`."""
 
 
 @dataclass
@@ -127,6 +141,24 @@ class Backbone(Protocol):
 
     def sites(self, frames: int, height: int, width: int) -> list[AttentionSite]:
         """Where text is read, for a clip of this size in pixels, in the order of execution."""
+        ...
+
+    def layer(self, path: str) -> nn.Module:
+        """The module at `path`: of a text encoder if it starts with the encoder's name (as in
+        `text_encoder.encoder.layers.0.mlp.fc1`), else of the denoiser. Raises AttributeError if
+        there is none."""
+        ...
+
+    def layers(self, group: LayerGroup) -> list[str]:
+        """The paths, as `layer` takes them, of all layers that
+
+        - "text_kv": make keys and values of text, "text_qo": make the queries for them or what
+          comes out of them, at every site;
+        - "self": are projections of the attention within a frame;
+        - "denoiser": carry weights in the denoiser, "spatial": those a lone frame needs;
+        - "encoder_attention": are projections of the text encoders' attention;
+        - "encoder": carry weights in the text encoders, their embedding tables left out.
+        """
         ...
 
     def tables(self) -> list[TextTable]:

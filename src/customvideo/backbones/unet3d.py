@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from customvideo.attention.site import AttentionSite
-from customvideo.backbones.base import TextStates, TextTable
+from customvideo.backbones.base import LayerGroup, TextStates, TextTable
 from customvideo.backbones.noise import Ddpm
 from customvideo.backbones.unet3d_files import Card, Parts, fetch, read_parts
 from customvideo.backbones.unet3d_forward import Passage, forward, prepare
@@ -37,6 +37,9 @@ SINGLE_FRAME_MODES = ("run", "skip", "repeat")
 # 33 modules of ZeroScope are named attn2; those of temp_attentions and transformer_in attend to
 # themselves over time. "attentions" is a part of "temp_attentions", hence the anchors.
 _TEXT_SITE = re.compile(r"(^|\.)attentions\.\d+\..*attn2$")
+_TEMPORAL = re.compile(r"(^|\.)(temp_attentions|temp_convs|transformer_in)(\.|$)")
+_ENCODER_ATTENTION = re.compile(r"\.self_attn\.(q|k|v|out)_proj$")
+_ENCODER = "text_encoder"
 _ORDER = ("down_blocks", "mid_block", "up_blocks")
 _ZEROSCOPE = "cerspense/zeroscope_v2_576w"
 _MODELSCOPE = "ali-vilab/text-to-video-ms-1.7b"
@@ -172,8 +175,30 @@ class UNet3D:
             scale = 2 ** _level(path, levels)
             grid = (frames, -(-latent_height // scale), -(-latent_width // scale))
             heads: int = self._unet.get_submodule(path).heads
-            found.append(AttentionSite(path, "cross", grid, heads, f"{path}.to_k", f"{path}.to_v"))
+            key, value, norm = f"{path}.to_k", f"{path}.to_v", f"{_block(path)}.norm2"
+            found.append(AttentionSite(path, "cross", grid, heads, key, value, norm))
         return found
+
+    def layer(self, path: str) -> nn.Module:
+        head, _, rest = path.partition(".")
+        module: nn.Module = self._text_encoder if head == _ENCODER else self._unet
+        return module.get_submodule(rest if head == _ENCODER else path)
+
+    def layers(self, group: LayerGroup) -> list[str]:
+        sites = text_sites(self._unet)
+        if group == "text_kv":
+            return [f"{path}.{part}" for path in sites for part in ("to_k", "to_v")]
+        if group == "text_qo":
+            return [f"{path}.{part}" for path in sites for part in ("to_q", "to_out.0")]
+        if group == "self":
+            parts = ("to_q", "to_k", "to_v", "to_out.0")
+            return [f"{_block(path)}.attn1.{part}" for path in sites for part in parts]
+        if group.startswith("encoder"):
+            paths = [f"{_ENCODER}.{path}" for path in _weighted(self._text_encoder)]
+            attention = group == "encoder_attention"
+            return [path for path in paths if not attention or _ENCODER_ATTENTION.search(path)]
+        whole = group == "denoiser"
+        return [path for path in _weighted(self._unet) if whole or not _TEMPORAL.search(path)]
 
     def tables(self) -> list[TextTable]:
         return [self._table]
@@ -261,6 +286,20 @@ def text_sites(unet: nn.Module) -> list[str]:
     """Paths of the modules where the picture reads the text, in the order of execution."""
     paths = [path for path, _ in unet.named_modules() if _TEXT_SITE.search(path)]
     return sorted(paths, key=lambda path: _ORDER.index(path.split(".")[0]))
+
+
+def _block(site: str) -> str:
+    """The transformer block around the text attention at `site`."""
+    return site.rpartition(".")[0]
+
+
+def _weighted(module: nn.Module) -> list[str]:
+    """Paths of the layers with a weight of their own, embedding tables left out."""
+    return [
+        path
+        for path, layer in module.named_modules()
+        if layer._parameters.get("weight") is not None and not isinstance(layer, nn.Embedding)
+    ]
 
 
 def load_folder(

@@ -2,7 +2,8 @@
 
 A method says what trains, what it trains on, where it looks and what the loss is. It never
 touches an optimizer, a device or a file: that is the trainer's side of the border, and `Example`,
-`Batch` and `PriorPlan` are what crosses it.
+`Batch`, `PriorPlan` and `Stage` are what crosses it. What few methods need is optional: `Staged`,
+`Columned`, and `customvideo.methods.rendering.Renders`.
 
 Axes: row = one sample of a batch; word = one learned word, in the adapter's order, which is the
 order of the subjects; token = one position of the encoded text; frame, height, width = pixels for
@@ -11,9 +12,9 @@ an `Example`, latent cells for a `Batch`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Protocol, cast
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,10 +33,14 @@ from customvideo.tables import all_rows, look_up
 __all__ = [
     "METHODS",
     "Batch",
+    "Columned",
     "Example",
     "Method",
     "PriorPlan",
+    "Stage",
+    "Staged",
     "check_template",
+    "class_columns",
     "load_method",
     "method_class",
 ]
@@ -55,12 +60,15 @@ class Example:
         frames: uint8 (frame, height, width, 3); a photo is a video of one frame.
         masks: float32 (subject, height, width) in [0, 1], one for each subject the method was
             given, all zero for a subject the sample does not show; the same for every frame.
-        prompt: the sample's text.
+        prompt: the sample's text; a subject is present if it is mentioned here.
+        extra: whatever else the method's losses want to know of the sample, as arrays by name,
+            with the same names and shapes in all its samples. The trainer only passes them on.
     """
 
     frames: NDArray[np.uint8]
     masks: NDArray[np.float32]
     prompt: Prompt
+    extra: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +87,9 @@ class Batch:
         present: (row, word) bool, whether the row shows and names the word's subject.
         prior: (row,) bool, True for class-prior rows, which only keep the base model's own notion
             of a category and take no other loss.
+        extra: the examples' own arrays by name, (row, …) float32; zero in prior rows, and empty
+            in a batch of prior rows alone.
+        stage: name of the stage that the batch trains; "" for a method without stages.
     """
 
     latents: torch.Tensor
@@ -89,18 +100,39 @@ class Batch:
     masks: torch.Tensor
     present: torch.Tensor
     prior: torch.Tensor
+    extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    stage: str = ""
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same rows on `device`."""
-        moved = {
-            field.name: getattr(self, field.name).to(device)
-            for field in fields(self)
-            if field.name != "texts"
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in values.items()
+            if isinstance(value, torch.Tensor)
         }
+        moved["extra"] = {name: value.to(device) for name, value in self.extra.items()}
         return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run in which only some of the adapter trains.
+
+    Attributes:
+        name: what messages and `Batch.stage` call it.
+        steps: optimizer steps; None, in the last stage only, for all that remain.
+        words: whether the learned words train.
+        paths: the deltas that train, None for all; extras train where any delta does.
+    """
+
+    name: str
+    steps: int | None = None
+    words: bool = True
+    paths: Collection[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +223,38 @@ class Method(Protocol):
 
     def score(self, backbone: Backbone, batch: Batch, tape: Tape | None) -> torch.Tensor:
         """How badly held-out rows are fitted, as one scalar: lower is better. Needs no gradient."""
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A method that trains in stages, one after the other within a run.
+
+    Warm-up begins anew in each. One stage without words is how a method keeps its words as they
+    started.
+    """
+
+    def stages(self, adapter: Adapter) -> Sequence[Stage]:
+        """The stages in their order; the same for the same settings."""
+
+
+@runtime_checkable
+class Columned(Protocol):
+    """A method whose tape records other text positions than those of the learned words."""
+
+    def columns(self, batch: Batch) -> torch.Tensor:
+        """Weights (row, column, token) as `watch` takes them; the maps' second axis is theirs."""
+
+
+def class_columns(words: torch.Tensor) -> torch.Tensor:
+    """Where the category follows each learned word: 1 at the token after it, 0 elsewhere.
+
+    `words` is (row, word, token) as in a `Batch`, and so is the result; all zero for a word that
+    is not there. Of a category of several tokens this is the first.
+    """
+    inside = words > 0
+    after = torch.zeros_like(inside)
+    after[..., 1:] = inside[..., :-1]
+    return (after & ~inside).to(words.dtype)
 
 
 def method_class(name: str) -> type[Method]:

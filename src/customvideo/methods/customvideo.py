@@ -4,7 +4,7 @@ Two ideas. *Co-occurrence*: all subjects are composed into one training image, s
 learns to show them together. *Attention control*: where the denoiser reads a subject's learned
 word, its cross-attention map is pulled towards the subject's mask, so that the subjects stay
 apart. What trains is one word per subject and the key and value weights of the text
-cross-attention, nothing else; photos are enough, no video is needed.
+cross-attention, nothing else unless a setting says so; photos are enough, no video is needed.
 
 Every setting below says whether the paper states it or we chose it: its full text and code were
 not available to this project.
@@ -12,9 +12,8 @@ not available to this project.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,15 +21,16 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from customvideo.adapters.adapter import Adapter
-from customvideo.adapters.build import AdapterConfig, key_value_paths, new_adapter
+from customvideo.adapters.build import AdapterConfig, DeltaSpec, new_adapter
 from customvideo.attention.losses import attention_loss
 from customvideo.attention.site import AttentionSite, intermediate
 from customvideo.attention.tape import Tape
-from customvideo.backbones.base import Backbone
-from customvideo.errors import ConfigError
+from customvideo.backbones.base import Backbone, LayerGroup
 from customvideo.methods.base import Batch, Example, PriorPlan, check_template
+from customvideo.methods.denoising import row_losses, single_frame, squared_error
+from customvideo.methods.separate import learned_words
 from customvideo.settings import Settings
-from customvideo.subjects.prompt import LearnedWord, training_prompt
+from customvideo.subjects.prompt import training_prompt
 from customvideo.subjects.scene import compose
 from customvideo.subjects.subject import Subject
 
@@ -69,8 +69,16 @@ class CustomVideoConfig(Settings):
     initial: Literal["category", "rare", "random"] = "category"
     """What the words start from: the category's own embedding, rare tokens, or noise (choice;
     Custom Diffusion takes rare tokens)."""
+    train: Literal["words", "kv", "kvqo", "kvqo+self"] = "kv"
+    """What trains, each step on top of the one before: the words alone; keys and values of text
+    (stated); queries for text and what comes out of it; low rank on attention within a frame."""
     rank: int = Field(default=0, ge=0)
-    """Rank of the key and value deltas; 0 trains full matrices (key and value weights: stated)."""
+    """Rank of the deltas of text attention; 0 trains full matrices (stated)."""
+    self_rank: int = Field(default=16, ge=1)
+    """Rank of the deltas of attention within a frame (choice)."""
+    bos_rule: bool = False
+    """Whether the first text position, which begins every prompt, trains no key and no value
+    (choice; Custom Diffusion: yes)."""
 
     masked_weight: float = Field(default=1.0, gt=0)
     """How much more an error inside a subject's mask counts; 1 is the plain loss (stated)."""
@@ -106,17 +114,13 @@ class CustomVideo:
         self.config: CustomVideoConfig = config or CustomVideoConfig()
 
     def trainable(self, backbone: Backbone, subjects: Sequence[Subject]) -> Adapter:
-        """One word per subject, and deltas on the keys and values of every text site."""
-        learned = AdapterConfig(
-            vectors=self.config.vectors,
-            initial=self.config.initial,
-            rank=self.config.rank or None,
-        )
+        """One word per subject, and deltas on as many layers as `train` says."""
+        learned = AdapterConfig(vectors=self.config.vectors, initial=self.config.initial)
         return new_adapter(
             backbone,
             subjects,
             method=self.name,
-            paths=key_value_paths(backbone),
+            paths=self._deltas(backbone),
             config=learned,
             settings=self.config.model_dump(mode="json"),
         )
@@ -129,9 +133,7 @@ class CustomVideo:
         if style == "mixed":
             style = "paste" if rng.random() < 0.5 else "panel"
         scene = compose(subjects, rng, canvas, style=style, background=self.config.background)
-        words = [
-            LearnedWord(subject.name, subject.category, self.config.vectors) for subject in subjects
-        ]
+        words = learned_words(subjects, self.config.vectors)
         return [Example(scene.image[None], scene.masks, training_prompt(words, rng))]
 
     def watches(
@@ -140,7 +142,7 @@ class CustomVideo:
         """The text cross-attention sites of intermediate size, if attention control is on."""
         if self.config.attention_weight == 0:
             return []
-        with _single_frame(backbone, self.config.single_frame):
+        with single_frame(backbone, self.config.single_frame):
             sites = backbone.sites(frames, height, width)
         return intermediate(sites, self.config.level_low, self.config.level_high)
 
@@ -161,17 +163,9 @@ class CustomVideo:
         )
 
     def losses(self, backbone: Backbone, batch: Batch, tape: Tape | None) -> dict[str, Tensor]:
-        """L = L_rec + alpha L_prior + beta L_attention, each weighted and left out where it is not.
-
-        A term is the mean over the rows it concerns, so accumulated batches of equal size average
-        to the loss of one large batch.
-        """
+        """L = L_rec + alpha L_prior + beta L_attention, each left out where it does not apply."""
         errors = self._errors(backbone, batch, self.config.masked_weight)
-        losses = {}
-        if not batch.prior.all():
-            losses["reconstruction"] = errors[~batch.prior].mean()
-        if batch.prior.any():
-            losses["prior"] = self.config.prior_weight * errors[batch.prior].mean()
+        losses = row_losses(errors, batch, self.config.prior_weight)
         if tape is not None:
             losses["attention"] = self._attention(batch, tape)
         return losses
@@ -184,22 +178,29 @@ class CustomVideo:
         inside = self._errors(backbone, batch, weight=None).mean()
         return inside if tape is None else inside + self._attention(batch, tape)
 
+    def _deltas(self, backbone: Backbone) -> dict[str, DeltaSpec]:
+        rank, self_rank = self.config.rank or None, self.config.self_rank
+        ladder: list[tuple[str, LayerGroup, DeltaSpec]] = [
+            ("kv", "text_kv", DeltaSpec(rank=rank, holds_first=self.config.bos_rule)),
+            ("kvqo", "text_qo", DeltaSpec(rank=rank)),
+            ("kvqo+self", "self", DeltaSpec(rank=self_rank)),
+        ]
+        deltas: dict[str, DeltaSpec] = {}
+        for name, group, spec in ladder if self.config.train != "words" else ():
+            deltas |= dict.fromkeys(backbone.layers(group), spec)
+            if name == self.config.train:
+                break
+        return deltas
+
     def _errors(self, backbone: Backbone, batch: Batch, weight: float | None) -> Tensor:
         """Squared error of the prediction, one mean a row (row,), float32.
 
         Errors inside the masks count `weight` times, outside once, or not at all if it is None.
         """
-        noise = backbone.noise
-        noisy = noise.mix(batch.latents, batch.noise, batch.times)
-        target = noise.target(batch.latents, batch.noise, batch.times)
-        with _single_frame(backbone, self.config.single_frame):
-            prediction = backbone.predict(noisy, batch.times, backbone.encode_prompt(batch.texts))
-        # Over channels and frames: (row, height, width)
-        error = (prediction.float() - target.float()).square().mean(dim=(1, 2))
+        error = squared_error(backbone, batch, frame_mode=self.config.single_frame)
         inside = batch.masks.amax(dim=1)
         counts = inside if weight is None else 1 + (weight - 1) * inside
-        mean = (error * counts).sum(dim=(1, 2)) / counts.sum(dim=(1, 2)).clamp(min=1e-6)
-        return mean * noise.weight(batch.times)
+        return (error * counts).sum(dim=(1, 2)) / counts.sum(dim=(1, 2)).clamp(min=1e-6)
 
     def _attention(self, batch: Batch, tape: Tape) -> Tensor:
         # In training a map without gradient would make the term vanish silently.
@@ -213,22 +214,3 @@ class CustomVideo:
             outside=self.config.outside,
         )
         return self.config.attention_weight * loss
-
-
-@contextmanager
-def _single_frame(backbone: Backbone, mode: str) -> Iterator[None]:
-    """Let photos pass `backbone`'s temporal layers as `mode` says, and restore what was set."""
-    switchable: Any = backbone
-    if not hasattr(backbone, "single_frame"):
-        if mode != "run":
-            raise ConfigError(
-                f"Backbone '{backbone.name}' knows no single_frame '{mode}'; use 'run'."
-            )
-        yield
-        return
-    before = switchable.single_frame
-    switchable.single_frame = mode
-    try:
-        yield
-    finally:
-        switchable.single_frame = before

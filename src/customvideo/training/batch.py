@@ -9,8 +9,8 @@ Axes: row, word, token, channel, frame, height, width as in `customvideo.methods
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -52,12 +52,14 @@ class EncodedScene:
         masks: (word, height, width) at latent resolution, area-averaged, in [0, 1].
         present: (word,) bool.
         text: the prompt as the text encoder reads it.
+        extra: the example's own arrays, as they were; empty in a prior row.
     """
 
     latents: Tensor
     masks: Tensor
     present: Tensor
     text: str
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class Workshop:
         """`count` encoded scenes, drawn one after the other and encoded a few at a time."""
         examples: list[Example] = []
         for index in range(count):
+            if len(examples) >= count:
+                break
             rng = _row_rng(self.seed, stream, index)
             examples += self.method.scenes(self.subjects, rng, self.canvas)
         return [
@@ -105,7 +109,8 @@ class Workshop:
         small = functional.interpolate(masks, size=tuple(latents.shape[-2:]), mode="area")[0]
         mentioned = {word.name for word in example.prompt.mentioned}
         present = torch.tensor([subject.name in mentioned for subject in self.subjects])
-        return EncodedScene(latents, small, present, example.prompt.encoded)
+        extra = {name: torch.from_numpy(value) for name, value in example.extra.items()}
+        return EncodedScene(latents, small, present, example.prompt.encoded, extra)
 
 
 class ScenePool:
@@ -118,9 +123,11 @@ class ScenePool:
 
     @property
     def mean_masks(self) -> Tensor:
-        """Masks averaged over scenes (word, height, width): their sums are the mean areas."""
+        """Each subject's masks averaged over the scenes that show it (word, height, width)."""
         scenes = self.scenes or self.workshop.make_many(_SCENES, _PROBED)
-        return torch.stack([scene.masks for scene in scenes]).mean(dim=0)
+        total = torch.stack([scene.masks for scene in scenes]).sum(dim=0)
+        shown = torch.stack([scene.present for scene in scenes]).sum(dim=0)
+        return total / shown.clamp(min=1)[:, None, None]
 
     def pick(self, rng: np.random.Generator, step: int, row: int) -> EncodedScene:
         """The scene of one row of one step; `rng` is that row's generator."""
@@ -261,4 +268,14 @@ class Batches:
             masks=torch.stack([scene.masks for scene in scenes]),
             present=torch.stack([scene.present for scene in scenes]),
             prior=torch.tensor([row.prior for row in rows]),
+            extra=_stacked([scene.extra for scene in scenes]),
         )
+
+
+def _stacked(extras: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Every extra (row, …), with zeros for the rows that have none."""
+    full = next((extra for extra in extras if extra), {})
+    return {
+        name: torch.stack([extra.get(name, torch.zeros_like(value)) for extra in extras])
+        for name, value in full.items()
+    }

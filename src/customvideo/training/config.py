@@ -33,15 +33,16 @@ class TrainerConfig(Settings):
     accumulation: int = Field(default=1, ge=1)
     """Forwards per optimizer step: 4 times 1 row trains like once 4 rows, in less memory."""
     learning_rate: float = Field(default=4e-5, gt=0)
-    """For the key and value weights (effective rate of diffusers' Custom Diffusion example)."""
+    """For the weights (effective rate of diffusers' Custom Diffusion example)."""
     word_learning_rate: float = Field(default=4e-5, gt=0)
     """For the learned words. A small model wants about a hundred times more of both."""
     warmup: int = Field(default=0, ge=0)
-    """Steps over which both rates rise linearly; constant afterwards, so `steps` may grow."""
+    """Steps over which both rates rise linearly, at the beginning of each stage of a method;
+    constant afterwards, so `steps` may grow."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm."""
     weight_decay: float = Field(default=1e-2, ge=0)
-    """AdamW's, on key and value weights, where it pulls towards the base model; never on words."""
+    """AdamW's, on the weights' deltas, where it pulls towards the base model; never on words."""
     precision: Precision = "auto"
     """Mixed precision of the forward; "auto" is bf16 on a GPU that has it and fp32 on a CPU."""
     gradient_checkpointing: bool = False

@@ -15,10 +15,10 @@ __all__ = ["build_optimizer", "read_state", "set_rates", "write_state"]
 
 
 def build_optimizer(adapter: Adapter, config: TrainerConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter, arXiv 1711.05101) with learned words apart from weights.
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101) with learned words apart from all else.
 
-    Words get no decay: they are embeddings, for which zero means nothing, while zero for a key or
-    value delta means the base model.
+    Words get no decay: they are embeddings, for which zero means nothing, while zero for a delta
+    means the base model.
     """
     words, *weights = adapter.parameter_groups(config.word_learning_rate, config.learning_rate)
     groups = [words | {"weight_decay": 0.0}]
@@ -41,7 +41,7 @@ def set_rates(optimizer: torch.optim.Optimizer, step: int, warmup: int) -> float
 def write_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
     """The optimizer's state as tensors named "<parameter of module>/<entry>"."""
     return {
-        f"{name}/{entry}": value.detach().cpu()
+        f"{name}/{entry}": value.detach().cpu().contiguous()
         for name, state in _states(optimizer, module)
         for entry, value in state.items()
     }
@@ -65,7 +65,11 @@ def read_state(
             )
         # AdamW keeps its step count on the CPU wherever the parameter lies.
         device = "cpu" if entry == "step" else parameters[name].device
-        optimizer.state[parameters[name]][entry] = value.to(device, copy=True)
+        kept = value.to(device, copy=True)
+        if entry != "step":
+            # In the parameter's own memory layout, which no file keeps.
+            kept = torch.empty_like(parameters[name].detach()).copy_(value)
+        optimizer.state[parameters[name]][entry] = kept
 
 
 def _states(

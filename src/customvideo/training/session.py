@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,14 @@ from customvideo.attention.site import AttentionSite
 from customvideo.attention.tape import Tape, watch
 from customvideo.backbones.base import Backbone
 from customvideo.errors import ConfigError
-from customvideo.methods.base import Batch, Method
+from customvideo.methods.base import Batch, Columned, Method, Stage
 from customvideo.training.batch import Batches, Pass
 from customvideo.training.checkpoint import OPTIMIZER, RNG, Checkpoint, save_checkpoint
 from customvideo.training.config import TrainerConfig
 from customvideo.training.learner import Learner
 from customvideo.training.optimizer import build_optimizer, read_state, set_rates, write_state
 from customvideo.training.progress import StepReport
+from customvideo.training.stages import Schedule
 
 __all__ = ["Session", "Task", "build_accelerator", "resolve_precision"]
 
@@ -62,7 +63,9 @@ class Session:
         self._inner = build_optimizer(task.adapter, config)
         learner = Learner(task.backbone, task.method, task.adapter)
         self._learner, self._optimizer = accelerator.prepare(learner, self._inner)
-        self._checked = False
+        self._schedule = Schedule.of(task.method, task.adapter, config.steps)
+        self._stage: Stage | None = None
+        self._checked: Stage | None = None
 
     def train_step(self) -> StepReport:
         """Do the next optimizer step.
@@ -71,14 +74,18 @@ class Session:
             ConfigError: the loss is not finite, or a parameter gets no gradient.
         """
         began, step = time.perf_counter(), self.step + 1
-        set_rates(self._inner, step, self._config.warmup)
+        stage, within = self._schedule.at(step)
+        if stage is not self._stage:
+            self.task.adapter.train_only(words=stage.words, paths=stage.paths)
+            self._stage = stage
+        set_rates(self._inner, within, self._config.warmup)
         totals: dict[str, Tensor | float] = defaultdict(float)
         for micro in range(self._config.accumulation):
             for part in self._batches.passes(step, micro):
-                for name, value in self._backward(part).items():
+                for name, value in self._backward(part, stage).items():
                     totals[name] += value * part.share
         parts = {name: float(value) for name, value in totals.items()}
-        self._check(step, parts)
+        self._check(step, stage, parts)
         parameters = self.task.adapter.parameters()
         norm = self._accelerator.clip_grad_norm_(parameters, self._config.max_grad_norm)
         self._optimizer.step()
@@ -93,7 +100,8 @@ class Session:
         """How badly the held-out scenes are fitted now; None if none are held out."""
         if not self._config.held_out:
             return None
-        batch = self._held_out
+        stage, _ = self._schedule.at(max(1, self.step))
+        batch = replace(self._held_out, stage=stage.name)
         with torch.no_grad(), self._accelerator.autocast(), self._watching(batch) as tape:
             return float(self.task.method.score(self.task.backbone, batch, tape))
 
@@ -129,7 +137,8 @@ class Session:
             self._accelerator.log(values, step=report.step)
 
     def close(self) -> None:
-        """Finish the tracker's files."""
+        """Finish the tracker's files, and leave nothing of the adapter frozen."""
+        self.task.adapter.train_only()
         if self._accelerator.log_with:
             self._accelerator.end_training()
 
@@ -137,9 +146,9 @@ class Session:
     def _held_out(self) -> Batch:
         return self._batches.held_out().to(self._device)
 
-    def _backward(self, part: Pass) -> dict[str, Tensor]:
+    def _backward(self, part: Pass, stage: Stage) -> dict[str, Tensor]:
         """Add the gradients of one pass, and return its loss parts."""
-        batch = part.batch.to(self._device)
+        batch = replace(part.batch, stage=stage.name).to(self._device)
         # Open through the backward pass, which may repeat the forward.
         with self._watching(batch) as tape:
             loss, parts = self._learner(batch, tape)
@@ -157,25 +166,27 @@ class Session:
         if not self.task.sites or bool(batch.prior.all()):
             yield None
             return
-        with watch(self.task.backbone.denoiser, self.task.sites, batch.words) as tape:
+        method = self.task.method
+        columns = method.columns(batch) if isinstance(method, Columned) else batch.words
+        with watch(self.task.backbone.denoiser, self.task.sites, columns) as tape:
             yield tape
 
-    def _check(self, step: int, parts: dict[str, float]) -> None:
+    def _check(self, step: int, stage: Stage, parts: dict[str, float]) -> None:
         wrong = [name for name, value in parts.items() if not math.isfinite(value)]
         if wrong:
             raise ConfigError(
                 f"The {wrong[0]} loss is {parts[wrong[0]]} at step {step}; lower learning_rate and "
                 "word_learning_rate, or train with precision=fp32."
             )
-        if self._checked:
+        if self._checked is stage:
             return
         for name, parameter in self.task.adapter.named_parameters():
-            if parameter.grad is None:
+            if parameter.requires_grad and parameter.grad is None:
                 raise ConfigError(
                     f"No gradient reaches '{name}', so it would never be learned; method "
                     f"'{self.task.method.name}' does not fit backbone '{self.task.backbone.name}'."
                 )
-        self._checked = True
+        self._checked = stage
 
 
 def build_accelerator(config: TrainerConfig, backbone: Backbone, out: Path | None) -> Accelerator:

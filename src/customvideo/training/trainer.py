@@ -44,6 +44,7 @@ from customvideo.training.interrupt import Interrupted, StopRequest, catch_signa
 from customvideo.training.prior import PriorPool, build_prior
 from customvideo.training.progress import LossLog, ProgressView, StepReport
 from customvideo.training.session import Session, Task, build_accelerator, resolve_precision
+from customvideo.training.stages import Schedule
 
 __all__ = ["Interrupted", "StepReport", "Trainer", "TrainerConfig", "best_checkpoint"]
 
@@ -129,6 +130,8 @@ class Trainer:
         accelerator = build_accelerator(self.config, backbone, self.out)
         canvas = self.config.canvas or backbone.size
         adapter = method.trainable(backbone, subjects)
+        if stages := Schedule.of(method, adapter, self.config.steps).describe():
+            self.say(stages)
         prior = self._prior(backbone, method.prior(backbone, subjects), canvas)
         workshop = Workshop(backbone, method, subjects, canvas, self.config.seed)
         pool = ScenePool(workshop, self.config.pool)

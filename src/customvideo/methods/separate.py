@@ -1,0 +1,45 @@
+"""Samples that show one subject each, for methods without co-occurrence.
+
+Composing several subjects is `customvideo.subjects.scene`, choosing which is the method's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from customvideo.methods.base import Example
+from customvideo.subjects.prompt import TEMPLATES, LearnedWord, Prompt, training_prompt
+from customvideo.subjects.scene import Background, compose
+from customvideo.subjects.subject import Subject
+
+__all__ = ["learned_words", "one_subject"]
+
+
+def learned_words(subjects: Sequence[Subject], vectors: int = 1) -> tuple[LearnedWord, ...]:
+    """The subjects' words in their order, as `trainable` makes them."""
+    return tuple(LearnedWord(one.name, one.category, vectors) for one in subjects)
+
+
+def one_subject(
+    subjects: Sequence[Subject],
+    rng: np.random.Generator,
+    canvas: tuple[int, int],
+    *,
+    vectors: int = 1,
+    background: Background = "keep",
+    templates: Sequence[str] = TEMPLATES,
+) -> Example:
+    """A sample of one of the `subjects`, drawn at random: one frame, its own mask and prompt.
+
+    The other subjects' masks are zero and their words unmentioned. `canvas` is (height, width) in
+    pixels; `templates` hold `{subjects}`.
+    """
+    index = int(rng.integers(len(subjects)))
+    scene = compose([subjects[index]], rng, canvas, background=background)
+    masks = np.zeros((len(subjects), *canvas), np.float32)
+    masks[index] = scene.masks[0]
+    words = learned_words(subjects, vectors)
+    asked = training_prompt([words[index]], rng, templates=templates)
+    return Example(scene.image[None], masks, Prompt(asked.text, words))
