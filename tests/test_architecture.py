@@ -35,6 +35,7 @@ ROW = [
     ["toybox", "report"],
     ["runs"],
     ["demo"],
+    ["benchmark"],
     ["cli"],
 ]
 """Left to right; rooms that share a place never import each other."""
@@ -47,10 +48,10 @@ BEHIND_TABLES = {"toybox": ["toybox", "demo", "cli"]}
 HOMES = {
     "accelerate": ["training"],
     "av": ["video"],
-    "cv2": ["subjects"],
+    "cv2": ["evaluation", "subjects"],
     "diffusers": ["backbones", "toybox"],
-    "jinja2": ["report"],
-    "rich": ["training", "runs", "demo", "cli", "toybox"],
+    "jinja2": ["report", "benchmark"],
+    "rich": ["training", "runs", "demo", "benchmark", "cli", "toybox"],
     "tokenizers": ["toybox"],
     "transformers": ["quiet", "backbones", "adapters", "evaluation", "subjects", "toybox"],
     "typer": ["cli"],

@@ -9,7 +9,8 @@
         ├── BackboneError       a text-to-video model that cannot be found or loaded
         ├── AttentionError      sites, masks or maps that cannot support the attention loss
         ├── StorageError        a full disk, an unwritable place, a path of the wrong kind
-        └── EvaluationError     encoders and metrics
+        ├── EvaluationError     encoders and metrics
+        └── BenchmarkError      editions of CustomStudio, their photos and results
 
 Every message is one sentence that names the thing at fault and the way out; the command line
 prints it without a traceback. Programmer errors are plain assertions and do not belong here.
@@ -21,6 +22,7 @@ __all__ = [
     "AdapterError",
     "AttentionError",
     "BackboneError",
+    "BenchmarkError",
     "ConfigError",
     "CustomVideoError",
     "EvaluationError",
@@ -69,3 +71,7 @@ class StorageError(UserError):
 
 class EvaluationError(UserError):
     """An encoder or metric cannot be used on what it was given."""
+
+
+class BenchmarkError(UserError):
+    """An edition of CustomStudio, its photos or a benchmark's results cannot be used."""

@@ -7,9 +7,10 @@ live beside the protocol their rows answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from customvideo.errors import UserError
@@ -20,8 +21,13 @@ __all__ = ["all_rows", "import_target", "look_up"]
 
 def all_rows(table: Mapping[str, str], group: str | None = None) -> dict[str, str]:
     """The rows of `table` and those that installed packages add as entry points of `group`."""
-    added = {} if group is None else {row.name: row.value for row in entry_points(group=group)}
-    return {**added, **table}
+    return {**({} if group is None else _added(entry_points, group)), **table}
+
+
+@cache
+def _added(read: Callable[..., Iterable[EntryPoint]], group: str) -> dict[str, str]:
+    """The rows of installed packages; `read` goes through the disk, so it is called once."""
+    return {row.name: row.value for row in read(group=group)}
 
 
 def import_target(target: str) -> Any:

@@ -1,0 +1,189 @@
+"""Doing one job: learn, make the videos, score them, each part only if it is not there yet.
+
+Every part leaves a whole file behind, so a job that was stopped, however rudely, goes on where it
+was. Who calls, and for which jobs, is `customvideo.benchmark.executors`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from rich.console import Console
+
+from customvideo.adapters.adapter import Adapter
+from customvideo.benchmark.claims import Claim, claimed
+from customvideo.benchmark.grid import Job, Sample
+from customvideo.benchmark.judging import score, words_of
+from customvideo.benchmark.kit import Kit
+from customvideo.benchmark.memory import PeakMemory
+from customvideo.benchmark.store import Failure, JobFolder, Store
+from customvideo.errors import StorageError
+from customvideo.generation import generate
+from customvideo.methods.base import load_method
+from customvideo.subjects.prompt import Prompt
+from customvideo.training.checkpoint import newest_valid
+from customvideo.training.interrupt import Interrupted
+from customvideo.training.progress import StepReport, read_losses
+from customvideo.training.trainer import Trainer
+from customvideo.video import Video
+
+__all__ = ["Ended", "Note", "Outcome", "Worker"]
+
+Note = Callable[[str], None]
+"""Where a word about what is being done goes: "learning 12/250"."""
+
+Ended = Literal["done", "failed", "taken"]
+
+_LOSSES, _CHECKPOINTS = "losses.jsonl", "checkpoints"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: done, failed with a message, or taken by another runner."""
+
+    job: Job
+    ended: Ended
+    seconds: float = 0.0
+    message: str = ""
+
+
+class _TakenOver(Exception):
+    """Another runner has taken the job from this one, which had seemed dead."""
+
+
+class Worker:
+    """Does jobs one after the other, in this process, with one kit."""
+
+    def __init__(self, store: Store, kit: Kit) -> None:
+        self.store, self.kit = store, kit
+
+    def do(self, job: Job, note: Note = lambda _: None) -> Outcome:
+        """Do what is left of `job`; an error of its own is recorded in its folder.
+
+        Raises:
+            StorageError: the results cannot be written.
+            Interrupted: stopped from outside, after saving.
+        """
+        return self._held(job, lambda folder, claim: self._do(job, folder, claim, note))
+
+    def score_again(self, job: Job, note: Note = lambda _: None) -> Outcome:
+        """Score those of the job's videos that are there anew; raises as `do`."""
+        return self._held(job, lambda folder, _: self._score_again(job, folder, note))
+
+    def _held(self, job: Job, work: Callable[[JobFolder, Claim], None]) -> Outcome:
+        began, folder = time.monotonic(), self.store.folder(job)
+        with claimed(folder.path) as claim:
+            if claim is None:
+                return Outcome(job, "taken")
+            try:
+                work(folder, claim)
+            except _TakenOver:
+                return Outcome(job, "taken")
+            except Interrupted as error:
+                place = str(error).partition(";")[0]
+                raise Interrupted(f"{place}; run the same command again to go on.") from None
+            except StorageError:
+                raise
+            except Exception as error:
+                message = str(error) or type(error).__name__
+                trace = "".join(traceback.format_exception(error))
+                folder.fail(Failure(message, type(error).__name__, trace))
+                return Outcome(job, "failed", time.monotonic() - began, message)
+        return Outcome(job, "done", time.monotonic() - began)
+
+    def _do(self, job: Job, folder: JobFolder, claim: Claim, note: Note) -> None:
+        if folder.is_done(job, self.kit.scoring(job.recipe.backbone)):
+            # Another runner did it since it was found open.
+            return
+        folder.describe(job)
+        folder.forget_failure()
+        if job.kind == "trained":
+            if not folder.adapter.is_file():
+                self._learn(job, folder, claim, note)
+            _tidy(folder)
+        missing = [sample for sample in job.samples if not folder.video(sample).is_file()]
+        if missing:
+            self._film(job, folder, missing, claim, note)
+        note("scoring")
+        folder.finish(score(job, folder, self.kit))
+
+    def _score_again(self, job: Job, folder: JobFolder, note: Note) -> None:
+        note("scoring")
+        there = tuple(sample for sample in job.samples if folder.video(sample).is_file())
+        if there:
+            folder.finish(score(replace(job, samples=there), folder, self.kit))
+
+    def _learn(self, job: Job, folder: JobFolder, claim: Claim, note: Note) -> None:
+        backbone = self.kit.backbone(job.recipe.backbone)
+        subjects = self.kit.subjects(job.subjects, backbone)
+        method = load_method(job.recipe.method, job.recipe.method_options)
+        done = newest_valid(folder.training / _CHECKPOINTS).newest
+        earlier = _seconds(folder) if done is not None else 0.0
+
+        def on_step(report: StepReport) -> None:
+            _require_held(claim)
+            note(f"learning {report.step}/{report.steps}")
+
+        quiet = Console(quiet=True, force_terminal=False)
+        trainer = Trainer(job.recipe, folder.training, on_step=on_step, console=quiet)
+        peak, began = PeakMemory(backbone.device), time.monotonic()
+        adapter = trainer.fit(backbone, method, subjects, resume=done is not None)
+        folder.note_costs(
+            train_seconds=earlier + time.monotonic() - began,
+            peak_memory_mb=peak.megabytes,
+            trained_parameters=sum(one.numel() for one in adapter.parameters()),
+        )
+        adapter.save(folder.adapter)
+
+    def _film(
+        self, job: Job, folder: JobFolder, missing: list[Sample], claim: Claim, note: Note
+    ) -> None:
+        adapter = Adapter.load(folder.adapter) if job.kind == "trained" else None
+        for number, sample in enumerate(missing, start=1):
+            _require_held(claim)
+            note(f"video {number}/{len(missing)}")
+            began = time.monotonic()
+            video = self._video(job, sample, adapter)
+            seconds = time.monotonic() - began
+            video.save(folder.video(sample))
+            if job.kind != "true":
+                known = folder.costs().get("sample_seconds", {})
+                known[f"{sample[0]}-{sample[1]}"] = seconds
+                folder.note_costs(sample_seconds=known)
+
+    def _video(self, job: Job, sample: Sample, adapter: Adapter | None) -> Video:
+        index, seed = sample
+        options = job.recipe.sampling
+        backbone = self.kit.backbone(job.recipe.backbone)
+        if job.kind == "true":
+            footage = self.kit.footage(job.combination, sample, job.recipe)
+            assert footage is not None, "a job of true footage in an edition without"
+            return footage
+        text = job.prompts[index]
+        if adapter is None:
+            text = Prompt(text, words_of(job)).plain
+        return generate(backbone, adapter, text, seed=seed, options=options)
+
+
+def _tidy(folder: JobFolder) -> None:
+    """Keep of a finished training its losses alone."""
+    if folder.training.is_dir():
+        with suppress(FileNotFoundError):
+            (folder.training / _LOSSES).replace(folder.losses)
+        shutil.rmtree(folder.training, ignore_errors=True)
+
+
+def _require_held(claim: Claim) -> None:
+    if claim.lost:
+        raise _TakenOver
+
+
+def _seconds(folder: JobFolder) -> float:
+    """Seconds of the steps that a stopped training has on record."""
+    return sum(float(line["seconds"]) for line in read_losses(folder.training / _LOSSES))

@@ -1,0 +1,262 @@
+"""The folder of a benchmark's results, and what is in it of each job.
+
+    bench.json                    of which version and edition these results are
+    rows.csv                      every finished job's scores, made anew from the jobs' own
+    jobs/<digest>/
+        job.json                  what the job is, complete: it can be done again from this alone
+        claim-<n>                 while some runner works on it
+        training/                 until the adapter is there: checkpoints to go on from
+        losses.jsonl              of the training, a line a step
+        adapter.safetensors
+        videos/<prompt>-<seed>.mp4
+        costs.json                seconds, memory, bytes
+        rows.json                 the scores of all its videos: with it the job is done
+        failed.json               why it came to nothing
+
+Every file is whole or not there. Nothing is ever removed but a training's checkpoints: a job of
+another recipe lies beside this one's. Who does a job is `customvideo.benchmark.job`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from customvideo.benchmark.editions import Edition
+from customvideo.benchmark.grid import RESULTS_VERSION, Job, Sample, job_of
+from customvideo.errors import BenchmarkError, StorageError
+from customvideo.evaluation.scores import Row
+from customvideo.files import ensure_dir, write_text
+from customvideo.runs.folder import ADAPTER
+
+__all__ = ["BENCH", "ROWS", "Failure", "JobFolder", "Scored", "Store"]
+
+BENCH, ROWS = "bench.json", "rows.csv"
+_JOBS, _JOB, _COSTS, _SCORED = "jobs", "job.json", "costs.json", "rows.json"
+_FAILED = "failed.json"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job came to nothing: the error's sentence, its class, and where it came from."""
+
+    message: str
+    error: str = ""
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A job's finished scores.
+
+    Attributes:
+        scoring: digest of what they were made with; see `customvideo.benchmark.kit.Kit.scoring`.
+        samples: the videos; a row's `video` counts from 0 in this order.
+        rows: as `customvideo.evaluation` made them.
+        small: which of the subjects are small ones of their edition.
+    """
+
+    scoring: str
+    samples: tuple[Sample, ...]
+    rows: tuple[Row, ...]
+    small: frozenset[str]
+
+
+class JobFolder:
+    """What is there of one job."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.training = path / "training"
+        self.adapter = path / ADAPTER
+        self.losses = path / "losses.jsonl"
+
+    def video(self, sample: Sample) -> Path:
+        """Where the video of a prompt and seed is kept."""
+        return self.path / "videos" / f"{sample[0]}-{sample[1]}.mp4"
+
+    def job(self) -> Job | None:
+        """The job, or None if its description is missing or damaged."""
+        told = _read(self.path / _JOB)
+        try:
+            return job_of(told) if told.get("results") == RESULTS_VERSION else None
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def describe(self, job: Job) -> None:
+        """Write down what the job is."""
+        if self.job() != job:
+            _write(self.path / _JOB, job.to_dict())
+
+    def relabel(self, method: str) -> None:
+        """Give the job another label, "" for none: then no table shows it."""
+        told = _read(self.path / _JOB)
+        if told.get("method") != method:
+            _write(self.path / _JOB, {**told, "method": method})
+
+    def costs(self) -> dict[str, Any]:
+        """What the job has cost so far."""
+        return _read(self.path / _COSTS)
+
+    def note_costs(self, **costs: Any) -> None:
+        """Add to what the job has cost."""
+        _write(self.path / _COSTS, {**self.costs(), **costs})
+
+    @property
+    def scored(self) -> Scored | None:
+        """The scores of the job's videos, if there are some that this version understands."""
+        told = _read(self.path / _SCORED)
+        try:
+            rows = tuple(Row(**row) for row in told["rows"])
+            samples = tuple((int(prompt), int(seed)) for prompt, seed in told["samples"])
+            return Scored(told["scoring"], samples, rows, frozenset(told["small"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def finish(self, scored: Scored) -> None:
+        """Keep the scores of all the job's videos: it is done."""
+        told = {
+            "scoring": scored.scoring,
+            "samples": [list(sample) for sample in scored.samples],
+            "small": sorted(scored.small),
+            "rows": [asdict(row) for row in scored.rows],
+        }
+        _write(self.path / _SCORED, told)
+
+    def is_done(self, job: Job, scoring: str) -> bool:
+        """Whether every video asked for has its scores, made as `scoring` says."""
+        scored = self.scored
+        if scored is None or scored.scoring != scoring:
+            return False
+        return set(job.samples) <= set(scored.samples)
+
+    def fail(self, failure: Failure) -> None:
+        """Keep why the job came to nothing."""
+        _write(self.path / _FAILED, asdict(failure))
+
+    def forget_failure(self) -> None:
+        """Let the job be tried anew, from its beginning unless it came as far as an adapter."""
+        if self.failure is not None:
+            shutil.rmtree(self.training, ignore_errors=True)
+            (self.path / _FAILED).unlink(missing_ok=True)
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the job came to nothing, if it did."""
+        told = _read(self.path / _FAILED)
+        return Failure(**told) if told else None
+
+
+class Store:
+    """A folder of results."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def check(self, edition: Edition | None = None) -> None:
+        """Check that the folder is new, empty, or holds results (of `edition`) to go on with.
+
+        Raises:
+            BenchmarkError: it holds something else, or results of another version or edition.
+            StorageError: it is a file.
+        """
+        if self.out.exists() and not self.out.is_dir():
+            raise StorageError(f"'{self.out}' is a file, not a folder for results; choose another.")
+        told = _read(self.out / BENCH)
+        if not told:
+            if self.out.exists() and any(self.out.glob("[!.]*")):
+                raise BenchmarkError(
+                    f"'{self.out}' holds something that is no benchmark; choose another --out."
+                )
+            return
+        self._require_version(told)
+        if edition is not None and told.get("edition_digest") != edition.digest:
+            raise BenchmarkError(
+                f"'{self.out}' holds results of another edition, '{told.get('edition')}', or of an "
+                f"earlier state of '{edition.name}'; choose another --out."
+            )
+
+    def require(self) -> None:
+        """Check that there are results of this version.
+
+        Raises:
+            BenchmarkError: there are none.
+        """
+        told = _read(self.out / BENCH)
+        if not told:
+            raise BenchmarkError(
+                f"There is no benchmark in '{self.out}'; make one with 'customvideo bench run'."
+            )
+        self._require_version(told)
+
+    def create(self, edition: Edition, name: str) -> None:
+        """Say what the folder is for, if it does not yet; `name` is what finds the edition."""
+        ensure_dir(self.out / _JOBS)
+        if not (self.out / BENCH).is_file():
+            told = {
+                "version": RESULTS_VERSION,
+                "edition": edition.name,
+                "edition_from": name,
+                "edition_digest": edition.digest,
+            }
+            _write(self.out / BENCH, told)
+
+    @property
+    def edition(self) -> str:
+        """What `load_edition` takes to find the edition of these results."""
+        return str(_read(self.out / BENCH).get("edition_from", ""))
+
+    def folder(self, job: Job) -> JobFolder:
+        """The job's folder, whether it exists or not."""
+        return JobFolder(self.out / _JOBS / job.digest)
+
+    def found(self) -> list[tuple[Job, JobFolder]]:
+        """Every described job that has a label, and its folder."""
+        folders = [JobFolder(path) for path in sorted((self.out / _JOBS).glob("[!.]*"))]
+        return [(job, folder) for folder in folders if (job := folder.job()) and job.method]
+
+    def adopt(self, jobs: Sequence[Job]) -> int:
+        """Describe the jobs, and make their labels mean them alone; how many others lost theirs.
+
+        A label stands for one recipe, and for one set of videos of each combination: what it stood
+        for earlier stays in the folder, without label, and is found again when it is asked for.
+        """
+        series = {job.method: job.series for job in jobs}
+        wanted = {job.digest for job in jobs}
+        asked = {(job.method, job.combination) for job in jobs}
+        lost = 0
+        for job, folder in self.found():
+            taken = (job.method, job.combination) in asked
+            if job.digest not in wanted and (
+                taken or series.get(job.method, job.series) != job.series
+            ):
+                folder.relabel("")
+                lost += 1
+        for job in jobs:
+            self.folder(job).describe(job)
+        return lost
+
+    def _require_version(self, told: Mapping[str, Any]) -> None:
+        version = told.get("version")
+        if version != RESULTS_VERSION:
+            raise BenchmarkError(
+                f"'{self.out}' holds results of version {version}, and this program makes version "
+                f"{RESULTS_VERSION}; choose another --out."
+            )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a JSON file says; nothing of one that is missing or damaged, which is then made anew."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _write(path: Path, told: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
