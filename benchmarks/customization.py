@@ -3,17 +3,21 @@
     python benchmarks/customization.py                                  # the packaged recipe
     python benchmarks/customization.py --set steps=60 --set attention_weight=0
     python benchmarks/customization.py --pairs 2 --sheet sheet.png      # fewer, and look at them
+    python benchmarks/customization.py --variant "no control: attention_weight=0" \\
+        --variant "two vectors: vectors=2" --json study.jsonl            # a study, row by row
 
 Six pairs (two of one category), three prompts, two seeds each; every video is made before (bare
 categories) and after (learned words), and the toys are rendered in the same scenes as the ceiling.
-Prints one JSON object: the scores' means, the gain (after - before) / (ceiling - before), the rank
-of the right individual within its category and among CustomStudio's 63 and the twelve, and times.
+Prints one JSON object a variant: the scores' means, the gain (after - before) / (ceiling - before),
+the rank of the right individual within its category and among CustomStudio's 63 and the twelve,
+and times. What is made before, and the ceiling, is made once for all variants.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,39 +51,78 @@ ASKED = (("beach", "walk"), ("snow", "jump"), ("forest", "run"))
 
 
 @dataclass
-class Trial:
-    """One pair's videos and what they cost."""
+class Scene:
+    """One pair's prompts, and what needs no learning: the base model's videos and true footage."""
 
+    pair: tuple[StudioSubject, StudioSubject]
+    texts: list[tuple[str, int]] = field(default_factory=list)
+    before: list[Video] = field(default_factory=list)
+    true: list[Video] = field(default_factory=list)
+
+
+@dataclass
+class Trial:
+    """One pair learned: its videos and what they cost."""
+
+    scene: Scene
     subjects: Sequence[Subject]
-    plain: list[Prompt]
     asked: list[Prompt]
-    before: list[Video]
     after: list[Video]
-    true: list[Video]
     train_seconds: float
     video_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def plain(self) -> list[Prompt]:
+        """The same prompts without learned words."""
+        return [Prompt(prompt.plain) for prompt in self.asked]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--recipe", type=Path, help="a recipe file instead of the packaged one")
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--variant",
+        dest="variants",
+        action="append",
+        metavar="NAME: KEY=VALUE KEY=VALUE",
+        help="settings to compare, on top of --set; repeat",
+    )
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", type=Path, help="append each variant's figures to this file")
     parser.add_argument("--sheet", type=Path, help="first frames: before, after, true, row by row")
     options = parser.parse_args()
-    recipe = compose_recipe(parse_set(text) for text in options.sets)
-    backbone = load_backbone(recipe.backbone, device=options.device)
+    # Every mistake is found before anything is learned.
+    recipes = {
+        name: compose_recipe([parse_set(text) for text in [*options.sets, *sets]], options.recipe)
+        for name, sets in map(variant, options.variants or ["default:"])
+    }
+    first = next(iter(recipes.values()))
+    backbone = load_backbone(first.backbone, device=options.device)
     with TemporaryDirectory() as folder:
         everybody = gallery(Path(folder), backbone)
-        trials = [
-            attempt(pair, everybody, recipe, backbone, options.seeds)
-            for pair in development_pairs()[-options.pairs :]
-        ]
-    report = {"sets": options.sets, "pairs": options.pairs, "threads": torch.get_num_threads()}
-    print(json.dumps(report | figures(trials, everybody, backbone), indent=2))
-    if options.sheet:
-        save_sheet(trials, options.sheet)
+    pairs = development_pairs()[-options.pairs :]
+    scenes = [prepared(pair, first, backbone, options.seeds) for pair in pairs]
+    for name, recipe in recipes.items():
+        trials = [attempt(scene, everybody, recipe, backbone) for scene in scenes]
+        report = {"variant": name, "sets": options.sets, "pairs": len(pairs)}
+        report |= {"seeds": options.seeds, "threads": torch.get_num_threads()}
+        report |= figures(trials, everybody, backbone)
+        print(json.dumps(report, indent=2), flush=True)
+        if options.json:
+            with open(options.json, "a", encoding="utf-8") as file:
+                file.write(json.dumps(report) + "\n")
+        if options.sheet:
+            few = len(recipes) == 1
+            save_sheet(trials, options.sheet if few else options.sheet.with_stem(name))
+
+
+def variant(text: str) -> tuple[str, list[str]]:
+    """`NAME: KEY=VALUE KEY=VALUE` taken apart."""
+    name, _, sets = text.partition(":")
+    return name.strip(), sets.split()
 
 
 def gallery(folder: Path, backbone: Backbone) -> dict[str, Subject]:
@@ -90,32 +133,37 @@ def gallery(folder: Path, backbone: Backbone) -> dict[str, Subject]:
     return {one.name: one for one in load_subjects(folder, known_nouns=backbone.known_nouns)}
 
 
-def attempt(
-    pair: tuple[StudioSubject, StudioSubject],
-    everybody: dict[str, Subject],
-    recipe: Recipe,
-    backbone: Backbone,
-    seeds: int,
-) -> Trial:
-    """Learn one pair, and make its videos before and after."""
-    subjects = [everybody[one.name] for one in pair]
-    began = time.perf_counter()
-    method = load_method(recipe.method, recipe.method_options)
-    adapter = Trainer(recipe, None).fit(backbone, method, subjects)
-    trial = Trial(subjects, [], [], [], [], [], time.perf_counter() - began)
+def prepared(
+    pair: tuple[StudioSubject, StudioSubject], recipe: Recipe, backbone: Backbone, seeds: int
+) -> Scene:
+    """The pair's prompts, their videos without learned words, and the truth."""
+    scene = Scene(pair)
     for place, action in ASKED:
         doing = group_verb([one.category for one in pair], action)
         text = f"a {pair[0].phrase} and a {pair[1].phrase} {doing} {PLACE_PHRASES[place][0]}"
-        prompt = Prompt(text, adapter.words)
+        plain = re.sub(r"<\w+> ", "", text)
         for seed in range(seeds):
-            trial.asked.append(prompt)
-            trial.plain.append(Prompt(prompt.plain))
-            made = {"seed": seed, "options": recipe.sampling}
-            trial.before.append(generate(backbone, None, prompt.plain, **made))
-            began = time.perf_counter()
-            trial.after.append(generate(backbone, adapter, prompt.text, **made))
-            trial.video_seconds.append(time.perf_counter() - began)
-            trial.true.append(footage(pair, place, action, seed, trial.after[-1]))
+            scene.texts.append((text, seed))
+            made = generate(backbone, None, plain, seed=seed, options=recipe.sampling)
+            scene.before.append(made)
+            scene.true.append(footage(pair, place, action, seed, made))
+    return scene
+
+
+def attempt(
+    scene: Scene, everybody: dict[str, Subject], recipe: Recipe, backbone: Backbone
+) -> Trial:
+    """Learn one pair, and make its videos."""
+    subjects = [everybody[one.name] for one in scene.pair]
+    began = time.perf_counter()
+    method = load_method(recipe.method, recipe.method_options)
+    adapter = Trainer(recipe, None).fit(backbone, method, subjects)
+    trial = Trial(scene, subjects, [], [], time.perf_counter() - began)
+    for text, seed in scene.texts:
+        trial.asked.append(Prompt(text, adapter.words))
+        began = time.perf_counter()
+        trial.after.append(generate(backbone, adapter, text, seed=seed, options=recipe.sampling))
+        trial.video_seconds.append(time.perf_counter() - began)
     return trial
 
 
@@ -142,7 +190,8 @@ def figures(
     for trial in trials:
         for side, found in sides.items():
             prompts = trial.plain if side == "before" else trial.asked
-            found.append(score(getattr(trial, side), prompts, trial.subjects, judge).summary())
+            videos = trial.after if side == "after" else getattr(trial.scene, side)
+            found.append(score(videos, prompts, trial.subjects, judge).summary())
         kinds = {subject.category for subject in trial.subjects}
         rivals = tuple(one for one in everybody.values() if one.category in kinds)
         close = score(trial.after, trial.asked, trial.subjects, (encoders, Crops(finder, rivals)))
@@ -185,7 +234,9 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 def save_sheet(trials: Sequence[Trial], path: Path) -> None:
     """A row of before, a row of after, a row of true footage for each pair."""
-    rows = [side for trial in trials for side in (trial.before, trial.after, trial.true)]
+    rows = [
+        side for trial in trials for side in (trial.scene.before, trial.after, trial.scene.true)
+    ]
     stills = np.stack([video.frames[len(video) // 2] for row in rows for video in row])
     Video(Video(stills).sheet(len(rows[0]))[None], 1.0).save(path)
 

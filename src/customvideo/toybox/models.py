@@ -32,11 +32,13 @@ from transformers import (
     CLIPTokenizer,
     CLIPVisionConfig,
     PreTrainedModel,
+    VideoMAEConfig,
+    VideoMAEForVideoClassification,
     ViTConfig,
     ViTModel,
 )
 
-from customvideo.toybox.world import CATEGORIES
+from customvideo.toybox.world import ACTIONS, CATEGORIES
 
 SIZE = (64, 96)
 """Height and width of a toybox frame, in pixels."""
@@ -47,6 +49,8 @@ TEXT_WIDTH = 128
 MAX_LENGTH = 48
 JUDGE_SIZE = 64
 """Side of the square picture the judges look at, in pixels."""
+ACTION_SIZE = 48
+"""Side of the square clip the action judge looks at, in pixels."""
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
@@ -186,6 +190,45 @@ def answer_segmenter(segmenter: UNet2DModel, pictures: Tensor) -> SegmenterAnswe
     output = segmenter(F.pixel_unshuffle(pictures, 2), 0).sample
     classes, rest = output[:, :-3], output[:, -3:]
     return SegmenterAnswer(F.pixel_shuffle(classes, 2), rest[:, 0], 8 * rest[:, 1:])
+
+
+def build_actions() -> VideoMAEForVideoClassification:
+    """The action judge, on `action_view`s of one subject each."""
+    return VideoMAEForVideoClassification(
+        VideoMAEConfig(
+            image_size=ACTION_SIZE,
+            patch_size=8,
+            num_frames=FRAMES,
+            tubelet_size=2,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_labels=len(ACTIONS),
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+    )
+
+
+def action_view(frames: Tensor, masks: Tensor, margin: float = 0.15) -> Tensor:
+    """A clip's part that one subject moves in, as the action judge sees it.
+
+    `frames` (frame, 3, height, width), `masks` (frame, height, width) of that subject, at least
+    one of them not empty; the result (frame, 3, 48, 48) shows one square for all frames: what
+    moves in it has moved. `margin` of the longer side stays free around the subject.
+    """
+    anywhere = (masks > 0).any(0)
+    rows, columns = anywhere.any(1).nonzero()[:, 0], anywhere.any(0).nonzero()[:, 0]
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    side = round((1 + 2 * margin) * max(bottom - top, right - left))
+    # Grey all around, so that the square may reach over the picture's edge.
+    padded = F.pad(frames, (side, side, side, side))
+    top, left = (top + bottom + side) // 2, (left + right + side) // 2
+    square = padded[:, :, top : top + side, left : left + side]
+    size = (ACTION_SIZE, ACTION_SIZE)
+    return F.interpolate(square, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
 def build_autoencoder() -> AutoencoderKL:
