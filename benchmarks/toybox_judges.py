@@ -25,8 +25,8 @@ from customvideo.evaluation.crops import cut_out
 from customvideo.evaluation.instances import Instance
 from customvideo.toybox.captions import PLACE_PHRASES, noun
 from customvideo.toybox.customstudio import reference_photos, studio
-from customvideo.toybox.judges import WEIGHTS, ToyClip, ToyDino, ToySegmenter
-from customvideo.toybox.models import SIZE
+from customvideo.toybox.judges import WEIGHTS, ToyActions, ToyClip, ToyDino, ToySegmenter
+from customvideo.toybox.models import FRAMES, SIZE
 from customvideo.toybox.render import render
 from customvideo.toybox.world import CATEGORIES, PLACES, World, sample_world
 
@@ -53,6 +53,8 @@ def main() -> None:
             **reading(ToyClip(options.weights / "clip"), lone, through),
             **retrieval(ToyDino(options.weights / "dino"), rng, through),
         }
+        judge = ToyActions(options.weights / "actions")
+        report[trip]["action"] = acting(judge, groups[: options.worlds // 2], through)
     report["autoencoder_db"] = fidelity(backbone, groups)
     print(json.dumps(report, indent=2))
 
@@ -135,6 +137,20 @@ def retrieval(dino: ToyDino, rng: np.random.Generator, backbone: UNet3D | None) 
             rivals = [k for k, one in enumerate(subjects) if one.category == subject.category]
             within.append(max(rivals, key=lambda k: float(scores[k])) == index)
     return {"dino_rank1_of_63": _share(right), "dino_rank1_within_category": _share(within)}
+
+
+def acting(judge: ToyActions, worlds: Sequence[World], backbone: UNet3D | None) -> float:
+    """Share of subjects, lone and in groups, whose action is named, from their true masks."""
+    right = []
+    for world in worlds:
+        clip = render(world, frames=FRAMES, height=SIZE[0], width=SIZE[1])
+        frames, masks = seen(clip.frames.numpy(), backbone), clip.masks.numpy() > 0
+        right += [
+            judge.name(frames, masks[:, index]) == action
+            for index, action in enumerate(world.actions)
+            if masks[:, index].any()
+        ]
+    return _share(right)
 
 
 def _gallery(dino: ToyDino, subject: Any) -> Tensor:

@@ -31,8 +31,8 @@ from customvideo.evaluation.crops import cut_out
 from customvideo.evaluation.instances import Instance
 from customvideo.toybox.captions import PLACE_PHRASES, caption, noun, verb
 from customvideo.toybox.customstudio import reference_photos, studio
-from customvideo.toybox.judges import WEIGHTS, ToyClip, ToyDino, ToySegmenter
-from customvideo.toybox.models import SIZE
+from customvideo.toybox.judges import WEIGHTS, ToyActions, ToyClip, ToyDino, ToySegmenter
+from customvideo.toybox.models import FRAMES, SIZE
 from customvideo.toybox.render import render
 from customvideo.toybox.world import (
     ACTIONS,
@@ -65,6 +65,7 @@ class Judges:
     clip: ToyClip
     dino: ToyDino
     segmenter: ToySegmenter
+    actions: ToyActions
 
 
 def main() -> None:
@@ -76,6 +77,7 @@ def main() -> None:
         ToyClip(options.weights / "clip"),
         ToyDino(options.weights / "dino"),
         ToySegmenter(options.weights / "segmenter"),
+        ToyActions(options.weights / "actions"),
     )
     asked = {count: prompts(count, options.prompts, options.seed) for count in (1, 2, 3)}
     asked[0] = descriptions(options.seed)
@@ -165,8 +167,30 @@ def judged(asked: dict[int, list[Judged]], judges: Judges) -> dict[str, Any]:
     bound = [_bound(one, found[id(one)]) for one in asked[2]]
     rows["colours_bound"] = _share(flag for flag in bound if flag is not None)
     rows["oracle_of_63"] = _oracle(asked[0], found, judges.dino)
+    rows["action"] = _acting(asked[1], found, judges.actions)
     rows["motion"] = _motion(asked[1], found)
     return rows
+
+
+def _acting(asked: Sequence[Judged], found: dict[int, Any], judge: ToyActions) -> float | None:
+    """Share of lone subjects seen doing what was asked; None for pictures."""
+    right = []
+    for one in asked:
+        if len(one.frames) != FRAMES:
+            return None
+        # The largest find of each frame; whoever is never found does nothing.
+        masks = np.stack(
+            [
+                max((i.mask for i in instances), key=np.count_nonzero, default=_nowhere(one))
+                for instances in found[id(one)]
+            ]
+        )
+        right.append(masks.any() and judge.name(one.frames, masks) == one.world.actions[0])
+    return _share(right)
+
+
+def _nowhere(one: Judged) -> NDArray[np.bool_]:
+    return np.zeros(one.frames.shape[1:3], np.bool_)
 
 
 def _motion(asked: Sequence[Judged], found: dict[int, Any]) -> dict[str, float]:

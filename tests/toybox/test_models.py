@@ -53,3 +53,20 @@ def test_half_precision_files_say_float32(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float32"
     loaded = models.ViTModel.from_pretrained(tmp_path, add_pooling_layer=False)
     assert next(loaded.parameters()).dtype == torch.float32
+
+
+def test_an_action_is_seen_in_one_square_for_all_frames() -> None:
+    frames, masks = torch.zeros(8, 3, 64, 96), torch.zeros(8, 64, 96)
+    for time in range(8):
+        # A white block of 10 x 10 pixels wanders to the right, over the picture's edge.
+        left = 60 + 4 * time
+        masks[time, 20:30, left : left + 10] = 1
+        frames[time, :, 20:30, left : left + 10] = 1
+    view = models.action_view(frames, masks, margin=0.0)
+    assert view.shape == (8, 3, 48, 48)
+    columns = [float(one[0].sum(0).argmax()) for one in view]
+    # The square is as wide as the way: the block crosses all of it and stays in the middle rows.
+    assert columns == sorted(columns) and columns[0] < 12 and columns[-1] > 36
+    rows = view[0, 0].sum(1)
+    assert rows[:12].sum() == rows[36:].sum() == 0 and rows[20:28].sum() > 0
+    assert torch.equal(view, models.action_view(frames, masks * 7, margin=0.0))

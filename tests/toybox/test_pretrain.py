@@ -12,7 +12,7 @@ from customvideo.backbones.unet3d import load_folder, text_sites
 from customvideo.backbones.unet3d_forward import Passage, forward, prepare
 from customvideo.toybox import models
 from customvideo.toybox.customstudio import held_out, studio
-from customvideo.toybox.judges import ToyClip, ToyDino, ToySegmenter
+from customvideo.toybox.judges import ToyActions, ToyClip, ToyDino, ToySegmenter
 from customvideo.toybox.recipe.autoencoder import PatchCode, start_from_patches
 from customvideo.toybox.recipe.clip import confused, swap_colours
 from customvideo.toybox.recipe.dataset import Shelf, Split, load_split, render_split
@@ -21,15 +21,18 @@ from customvideo.toybox.recipe.dino import padded_box
 from customvideo.toybox.recipe.draw import Draw, unit
 from customvideo.toybox.recipe.pretrain import PretrainConfig, Pretraining
 from customvideo.toybox.recipe.segmenter import centres
+from customvideo.toybox.world import ACTIONS
 
 TINY = PretrainConfig(
     lone=6,
     pictures=18,
     clips=2,
+    acts=2,
     views=12,
     autoencoder_steps=1,
     clip_steps=1,
     dino_steps=1,
+    actions_steps=1,
     segmenter_steps=1,
     denoiser_steps=2,
     motion_steps=2,
@@ -60,6 +63,8 @@ def test_the_recipe_leaves_a_folder_that_loads(work: Path, tmp_path: Path) -> No
     assert ToyClip(model=weights / "clip").encode_images(pictures).shape == (2, 128)
     assert ToyDino(model=weights / "dino").encode_images(pictures).shape == (2, 128)
     assert len(ToySegmenter(model=weights / "segmenter").find(pictures)) == 2
+    clip, masks = np.zeros((8, 64, 96, 3), np.uint8), np.ones((8, 64, 96), bool)
+    assert ToyActions(model=weights / "actions").name(clip, masks) in ACTIONS
     assert not (tmp_path / "weights.new").exists()
 
 

@@ -15,13 +15,18 @@ import torch.nn.functional as F
 from diffusers import UNet2DModel
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import CLIPModel, CLIPTokenizer, ViTModel
+from transformers import (
+    CLIPModel,
+    CLIPTokenizer,
+    VideoMAEForVideoClassification,
+    ViTModel,
+)
 
 from customvideo.errors import EvaluationError
 from customvideo.evaluation.instances import Instance
 from customvideo.quiet import without_bars
-from customvideo.toybox.models import JUDGE_SIZE, SIZE, answer_segmenter
-from customvideo.toybox.world import CATEGORIES
+from customvideo.toybox.models import FRAMES, JUDGE_SIZE, SIZE, action_view, answer_segmenter
+from customvideo.toybox.world import ACTIONS, CATEGORIES
 
 WEIGHTS = Path(__file__).parent / "weights"
 BATCH = 64
@@ -96,6 +101,26 @@ class ToyDino:
             for part in torch.split(_pictures(images), BATCH)
         ]
         return F.normalize(torch.cat(parts), dim=-1)
+
+
+class ToyActions:
+    """What one subject of a toybox clip does (`transformers.VideoMAEForVideoClassification`)."""
+
+    def __init__(self, model: str | Path | None = None) -> None:
+        folder = _folder(model, "actions")
+        with without_bars():
+            self.model = VideoMAEForVideoClassification.from_pretrained(
+                folder, dtype=torch.float32
+            ).eval()
+
+    @torch.no_grad()
+    def name(self, frames: NDArray[np.uint8], masks: NDArray[np.bool_]) -> str:
+        """The action of the subject at `masks` (8, height, width), not all of them empty, in the
+        8 `frames` (8, height, width, 3)."""
+        assert len(frames) == FRAMES and masks.any()
+        pictures = torch.tensor(frames).movedim(-1, 1).float() / 127.5 - 1
+        view = action_view(pictures, torch.tensor(masks))
+        return ACTIONS[int(self.model(pixel_values=view[None]).logits[0].argmax())]
 
 
 class ToySegmenter:

@@ -21,8 +21,8 @@ __all__ = ["ActionStage"]
 _BATCH = 32
 _SMALLEST = 40
 """Pixels of a subject, over all frames, below which nobody could tell what it does."""
-_ROUND_TRIP = 0.3
-"""Share of the steps seen through the autoencoder, as generated clips are."""
+_ROUND_TRIP = 0.12
+"""Share of the clips seen through the autoencoder, as generated clips are."""
 _HAZE = 0.1
 """Noise on those latents, in their deviations."""
 
@@ -53,8 +53,10 @@ class ActionStage:
     def __call__(self, step: int) -> Losses:
         draw = Draw(self.seed, 6, step)
         chosen = [self.cases[index] for index in draw.indices(len(self.cases), self.count)]
-        spoil = draw.chance(1, _ROUND_TRIP)[0]
-        views = torch.stack([self._view(draw, case, spoil) for case in chosen])
+        spoiled = draw.chance(len(chosen), _ROUND_TRIP)
+        views = torch.stack(
+            [self._view(draw, case, spoil) for case, spoil in zip(chosen, spoiled, strict=True)]
+        )
         actions = [
             ACTIONS.index(self.shelves[source].worlds[index].actions[subject])
             for source, index, subject in chosen

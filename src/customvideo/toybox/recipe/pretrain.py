@@ -23,6 +23,7 @@ from customvideo.files import ensure_dir, write_bytes, write_text
 from customvideo.toybox import models
 from customvideo.toybox.captions import CATEGORY_NOUNS, noun, vocabulary
 from customvideo.toybox.names import names
+from customvideo.toybox.recipe.actions import ActionStage
 from customvideo.toybox.recipe.autoencoder import AutoencoderStage
 from customvideo.toybox.recipe.clip import ClipStage
 from customvideo.toybox.recipe.course import Course, Runner, Stage
@@ -35,7 +36,16 @@ Progress = Callable[[str], None]
 
 _PRIOR_GUIDANCE = 3.0
 _SCALE = "latents.json"
-STAGES = ("render", "autoencoder", "segmenter", "clip", "dino", "denoiser", "motion")
+STAGES = (
+    "render",
+    "autoencoder",
+    "segmenter",
+    "clip",
+    "dino",
+    "actions",
+    "denoiser",
+    "motion",
+)
 
 
 class PretrainConfig(BaseModel):
@@ -44,12 +54,14 @@ class PretrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 2024
-    lone: int = Field(6_000, ge=1)
+    lone: int = Field(12_000, ge=1)
     """One-frame worlds with one subject."""
-    pictures: int = Field(12_000, ge=1)
+    pictures: int = Field(24_000, ge=1)
     """One-frame worlds with one to four subjects."""
     clips: int = Field(2_000, ge=1)
     """Eight-frame worlds."""
+    acts: int = Field(2_000, ge=1)
+    """Eight-frame worlds with one subject."""
     views: int = Field(6_000, ge=2)
     """One-frame worlds of lone subjects, two in a row showing the same individual."""
     batch: int = Field(1, ge=1)
@@ -58,6 +70,7 @@ class PretrainConfig(BaseModel):
     segmenter_steps: int = Field(1_500, ge=1)
     clip_steps: int = Field(1_500, ge=1)
     dino_steps: int = Field(1_500, ge=1)
+    actions_steps: int = Field(1_500, ge=1)
     denoiser_steps: int = Field(4_000, ge=1)
     motion_steps: int = Field(600, ge=1)
     prior_pictures: int = Field(4, ge=1)
@@ -77,6 +90,7 @@ class PretrainConfig(BaseModel):
             "pictures": Split("pictures", self.pictures, 1),
             "views": Split("views", self.views, 1, kind="views"),
             "clips": Split("clips", self.clips, models.FRAMES),
+            "acts": Split("acts", self.acts, models.FRAMES, kind="lone"),
         }
 
 
@@ -84,12 +98,14 @@ _ON_GPU = {
     "lone": 24_000,
     "pictures": 48_000,
     "clips": 8_000,
+    "acts": 8_000,
     "views": 24_000,
     "batch": 8,
     "autoencoder_steps": 10_000,
     "segmenter_steps": 3_000,
     "clip_steps": 4_000,
     "dino_steps": 4_000,
+    "actions_steps": 4_000,
     "denoiser_steps": 10_000,
     "motion_steps": 4_000,
 }
@@ -161,6 +177,17 @@ class Pretraining:
 
         course = Course(name="dino", steps=self.config.dino_steps, learning_rate=1e-3)
         return self._learn(course, {"dino": dino, "head": head}, stage)["dino"]
+
+    def actions(self) -> Any:
+        """Train (or load) the judge of actions."""
+        judge = models.build_actions().to(self.device)
+
+        def stage() -> Stage:
+            shelves, config = [self.shelf("clips"), self.shelf("acts")], self.config
+            return ActionStage(judge, shelves, self.autoencoder(), config.seed, config.batch)
+
+        course = Course(name="actions", steps=self.config.actions_steps, learning_rate=1e-3)
+        return self._learn(course, {"actions": judge}, stage)["actions"]
 
     def segmenter(self) -> Any:
         """Train (or load) the instance segmenter."""
@@ -248,6 +275,7 @@ class Pretraining:
         self.tokenizer.save_pretrained(fresh / "clip")
         models.save_half(self.dino(), fresh / "dino")
         models.save_half(self.segmenter(), fresh / "segmenter")
+        models.save_half(self.actions(), fresh / "actions")
         words = {"nouns": sorted(CATEGORY_NOUNS.values()), "words": self.words}
         write_text(fresh / "words.json", json.dumps(words, indent=1) + "\n")
         shutil.copyfile(self.work / "log.jsonl", fresh / "training-log.jsonl")
