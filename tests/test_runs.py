@@ -314,7 +314,7 @@ def test_the_toybox_brings_its_own_finder_and_others_bring_none(
 
 
 def test_a_finder_must_be_there_and_the_toybox_has_its_own(backbone: Backbone) -> None:
-    with pytest.raises(EvaluationError, match="known are grounding-dino, toybox"):
+    with pytest.raises(EvaluationError, match="known are grounding-dino, owlv2, toybox"):
         scoring.finder_for(backbone, "nose")
     assert scoring.finder_for(backbone) is None
     assert scoring.finder_for(cast(Backbone, SimpleNamespace(name="toybox"))) is not None

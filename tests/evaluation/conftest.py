@@ -61,3 +61,41 @@ def tiny_dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(1)
         ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import Dinov2Config, Dinov2Model
+
+    folder = tmp_path_factory.mktemp("encoders") / "dinov2"
+    config = Dinov2Config(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=2 * CROP,
+        patch_size=8,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        Dinov2Model(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_dinov3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+    folder = tmp_path_factory.mktemp("encoders") / "dinov3"
+    config = DINOv3ViTConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=CROP,
+        patch_size=8,
+        num_register_tokens=2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        DINOv3ViTModel(config).save_pretrained(folder)
+    return folder

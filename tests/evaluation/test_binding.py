@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from customvideo.evaluation.binding import Finds, Look, assign, bind, found_all
-
-
-def at(*degrees: float) -> Tensor:
-    """Unit vectors in the plane at these angles: their cosines are known."""
-    angles = torch.tensor(degrees, dtype=torch.float64) * math.pi / 180
-    return torch.stack([angles.cos(), angles.sin()], dim=-1)
-
-
-def cos(degrees: float) -> float:
-    return math.cos(degrees * math.pi / 180)
+from customvideo.evaluation.binding import Finds, Look, assign, bind, found_all, match
+from tests.evaluation.angles import at, cos
 
 
 def look(category: str, *degrees: float) -> Look:
@@ -201,3 +190,98 @@ def test_everyone_is_there_when_categories_are_found_as_often_as_needed() -> Non
     assert found_all(["cat", "cat"], ["cat", ""])
     assert not found_all(["cat", "cat"], ["", "dog"])
     assert not found_all(["cat"], [])
+
+
+def test_present_is_matched_and_correct_is_with_a_positive_margin() -> None:
+    frames = [
+        finds(("cat", 0), ("dog", 90)),
+        finds(("cat", 0), ("dog", 10)),
+        finds(("cat", 90), ("dog", 0)),
+        finds(("cat", 45)),
+    ]
+    bound = bind(frames, [TOM, REX])
+    # The lone cat is halfway between both: there, and nobody's.
+    assert bound.present == (1, 3 / 4)
+    assert bound.correct == (2 / 4, 1 / 4)
+
+
+def test_the_headline_is_identity_times_correct_binding() -> None:
+    frames = [finds(("cat", 30), ("dog", 90)), finds(("cat", 80), ("dog", 90)), finds()]
+    bound = bind(frames, [TOM, REX])
+    assert bound.correct == pytest.approx((1 / 3, 2 / 3))
+    identity = (cos(30) + cos(80)) / 3
+    assert bound.headline == pytest.approx((identity / 3, 2 / 3 * 2 / 3))
+
+
+def test_alone_in_a_prompt_presence_is_all_the_binding_there_is() -> None:
+    bound = bind([finds(("cat", 60)), finds()], [TOM])
+    assert (bound.present, bound.correct, bound.mixed) == ((0.5,), (0.5,), (None,))
+    assert bound.headline == pytest.approx((0.5 / 2 * 0.5,))
+
+
+def test_whom_a_crop_is_nearest_to_is_counted() -> None:
+    frames = [
+        finds(("cat", 0), ("dog", 90)),
+        finds(("cat", 20), ("dog", 30)),
+        finds(("cat", 80)),
+        finds(),
+    ]
+    bound = bind(frames, [TOM, REX])
+    assert bound.seen_as == ((2, 1), (1, 1))
+    # A tie is not the subject's.
+    assert bind([finds(("cat", 45))], [TOM, REX]).seen_as == ((0, 1), (0, 0))
+
+
+def test_a_crop_a_third_of_the_way_to_another_is_mixed() -> None:
+    # With photos at 0 and 90 degrees the way to the dog is the sine of the cat's angle.
+    for angle, mixed in [(0, 0), (19, 0), (20, 1), (40, 1), (80, 1)]:
+        bound = bind([finds(("cat", angle), ("dog", 90))], [TOM, REX])
+        assert bound.mixed == (mixed, 0), angle
+    bound = bind([finds(("cat", 5)), finds(("cat", 30)), finds()], [TOM, REX])
+    assert bound.mixed == (0.5, None)
+
+
+def test_the_way_starts_where_the_photos_are() -> None:
+    # Two who look half alike: 60 degrees apart, so the way from 0.5 to 1; a third is at 0.667.
+    pair = [look("cat", 0), look("dog", 60)]
+    for angle, mixed in [(0, 0), (11, 0), (13, 1)]:
+        assert bind([finds(("cat", angle), ("dog", 60))], pair).mixed == (mixed, 0), angle
+
+
+def test_those_who_look_alike_are_told_by_their_margin_only() -> None:
+    pair = [look("cat", 0), look("dog", 10)]
+    assert bind([finds(("cat", 0), ("dog", 10))], pair).mixed == (0, 0)
+    assert bind([finds(("cat", 9), ("dog", 10))], pair).mixed == (1, 0)
+
+
+def test_somebody_unlike_all_is_not_mixed() -> None:
+    frames = [Finds(("cat",), at(-60), at(-60))]
+    assert bind(frames, [TOM, REX]).mixed == (0, None)
+
+
+def test_photos_that_differ_leave_less_of_a_way() -> None:
+    # The dog's photos are 60 degrees apart, so nobody need be nearer to them than 0.5.
+    varied = [look("cat", 0), look("dog", 60, 120)]
+    frame = [finds(("cat", 15), ("dog", 90))]
+    way = (cos(45) + cos(105)) / 2 / cos(60)
+    assert way > 1 / 3 and bind(frame, varied).mixed == (1, 0)
+
+
+def test_rank_1_within_a_category_asks_those_of_the_category_only() -> None:
+    frames = [finds(("cat", 30), ("dog", 90))]
+    others = [look("dog", 30), look("Cat", 80)]
+    bound = bind(frames, [TOM, REX], others)
+    assert bound.rank1 == (0, 1) and bound.rank1_category == (1, 1)
+    assert bind(frames, [TOM, REX], [look("cat", 25)]).rank1_category == (0, None)
+    assert bind(frames, [TOM, REX]).rank1_category == (None, None)
+
+
+def test_mudi_s_score_is_the_mean_over_frames() -> None:
+    bound = bind([finds(("cat", 0), ("dog", 90)), finds(("cat", 0))], [TOM, REX])
+    assert bound.detect_and_compare == pytest.approx((1 + 0) / 2)
+
+
+def test_the_match_is_that_of_names_then_looks() -> None:
+    assert match(finds(("dog", 90), ("cat", 0)), [TOM, REX]) == [1, 0]
+    assert match(finds(("cat", 5)), [TOM, REX]) == [0, None]
+    assert match(finds(), [TOM, REX]) == [None, None]

@@ -140,7 +140,20 @@ def test_neither_the_finder_s_order_nor_place_nor_ground_changes_a_number() -> N
     expected = list(score(video(*frames)).rows)
     backwards = ColourFinder(FINDER.categories, backwards=True)
     assert list(score(video(*frames), segmenter=backwards).rows) == expected
-    crops = ("dino_i_crop", "clip_i_crop", "rank1", "co_occurrence", "bleed", "binding_margin")
+    crops = (
+        "dino_i_crop",
+        "clip_i_crop",
+        "rank1",
+        "present",
+        "correct",
+        "headline",
+        "co_occurrence",
+        "bleed",
+        "binding_margin",
+        "detect_and_compare",
+        "blend",
+        "drop",
+    )
     mirrored = [tuple(reversed(frame)) for frame in frames]
     for changed in (video(*frames, ground=BLUE), video(*mirrored)):
         for row, other in zip(score(changed).rows, expected, strict=True):
@@ -191,6 +204,88 @@ def test_without_a_segmenter_everything_is_as_it_was() -> None:
     assert (full.clip_i, full.dino_i, full.clip_t) == (row.clip_i, row.dino_i, row.clip_t)
 
 
+def test_a_video_s_failures_are_told_apart() -> None:
+    both_red: Frame = ((CAT, RED), (DOG, RED))
+    # Two colours of one cat, half red and half blue: like both.
+    mixture: Frame = ((CAT, (255, 0, 255)), (DOG, BLUE))
+    flags = {
+        name: [(row.blend, row.drop) for row in score(video(*frames)).rows]
+        for name, frames in {
+            "good": (GOOD, GOOD),
+            "swapped": (SWAPPED, SWAPPED),
+            "one look": (both_red, both_red),
+            "mixture": (mixture, mixture),
+            "absent": (((CAT, RED),), ((CAT, RED),), GOOD),
+            "nobody": ((), ()),
+        }.items()
+    }
+    fine, mixed, dropped = (False, False), (True, False), (False, True)
+    assert flags == {
+        "good": [fine, fine],
+        "swapped": [mixed, mixed],
+        "one look": [fine, mixed],
+        "mixture": [mixed, fine],
+        "absent": [fine, dropped],
+        "nobody": [dropped, dropped],
+    }
+
+
+def test_the_row_says_whom_each_slot_s_crop_looks_like() -> None:
+    scores = score(video(GOOD, GOOD, SWAPPED, ((CAT, RED),)))
+    tom, rex = scores.rows
+    assert tom.seen_as == {"tom": 3, "rex": 1} and rex.seen_as == {"tom": 1, "rex": 2}
+    assert (tom.present, rex.present) == (1, 3 / 4)
+    assert (tom.correct, rex.correct) == (3 / 4, 2 / 4)
+    assert tom.headline == pytest.approx((tom.dino_i_crop or 0) * 3 / 4)
+    assert scores.confusion()["rex"] == pytest.approx({"tom": 1 / 3, "rex": 2 / 3})
+
+
+class GroundEncoder(LookEncoder):
+    """A picture's feature is the colour of its corners: the ground of a view."""
+
+    def encode_images(self, images: Pictures) -> Tensor:
+        corners = images[:, [0, 0, -1, -1], [0, -1, 0, -1]].astype(np.float32).mean(1) - 127
+        return torch.nn.functional.normalize(torch.from_numpy(corners), dim=-1)
+
+
+def test_a_view_that_is_a_photo_s_is_a_copy() -> None:
+    grounds = [GREEN, (255, 255, 0), (0, 255, 255)]
+    photos = [subject("tom", "cat", RED, ground) for ground in grounds]
+    tom = Subject(
+        "tom",
+        "<tom>",
+        "cat",
+        tuple(one.images[0] for one in photos),
+        tuple(one.masks[0] for one in photos),
+        ("1.png", "2.png", "3.png"),
+    )
+    encoders = Encoders(GroundEncoder(), LookEncoder())
+    prompt = Prompt("a <tom>", WORDS)
+    frames: Frame = ((CAT, RED),)
+    for ground, copy in [(GREEN, True), ((255, 0, 255), False), ((127, 255, 60), False)]:
+        clip = video(frames, frames, ground=ground)
+        (row,) = evaluate([clip], [prompt], [tom], encoders, segmenter=FINDER).rows
+        assert row.copy is copy, ground
+        assert row.nearness == pytest.approx(max(toward(ground, one) for one in grounds), abs=0.01)
+        assert row.closest_pair == pytest.approx(toward(GREEN, grounds[1]))
+    # Who is never seen copies nothing, and one photo has no pair.
+    (row,) = evaluate([video(())], [prompt], [tom], encoders, segmenter=FINDER).rows
+    assert row.nearness is row.copy is None
+    (row,) = evaluate([clip], [prompt], [TOM], encoders, segmenter=FINDER).rows
+    assert row.closest_pair is row.copy is None and row.nearness is not None
+
+
+def test_slots_are_the_things_from_left_to_right() -> None:
+    judge = CropJudge(Crops(FINDER), LookEncoder(), LookEncoder())
+    frames = video(GOOD, GOOD[::-1], ((CAT, RED),)).frames
+    left, right = judge.slots(frames, [TOM, REX])
+    red, blue = (judge.look(one).dino for one in (TOM, REX))
+    # The frame that shows one thing only is passed over.
+    torch.testing.assert_close(left, torch.cat([red, blue]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(right, torch.cat([blue, red]), atol=1e-3, rtol=0)
+    assert [len(slot) for slot in judge.slots(video(()).frames, [TOM, REX])] == [0, 0]
+
+
 def test_a_finder_of_nouns_is_told_the_prompt_s_categories() -> None:
     class Listener(ColourFinder):
         told: tuple[str, ...] = ()
@@ -216,6 +311,29 @@ def test_references_are_encoded_once_and_frames_in_one_call() -> None:
     for _ in range(2):
         judge.bind(video(GOOD, GOOD).frames, [TOM, REX])
     assert calls == [4, 1, 1, 4]
+
+
+def test_a_judge_can_be_kept_and_knows_subjects_by_their_photos() -> None:
+    calls: list[int] = []
+
+    class Counting(LookEncoder):
+        def encode_images(self, images: Pictures) -> Tensor:
+            calls.append(len(images))
+            return super().encode_images(images)
+
+    encoders = Encoders(LookEncoder(), Counting())
+    judge = CropJudge(Crops(FINDER, [TOM, REX]), encoders.clip, encoders.dino)
+    clip, prompt = video(GOOD), Prompt("a <tom>", WORDS)
+    first, again = (
+        evaluate([clip], [prompt], [TOM], encoders, segmenter=judge).rows for _ in range(2)
+    )
+    assert first == again == evaluate([clip], [prompt], [TOM], ENCODERS, segmenter=judge.crops).rows
+    # Each call encodes the whole frame, the photo behind `dino_i` and the crops; only the first
+    # one the cut-outs of both subjects.
+    assert len(calls) == 5 + 3
+    blue = subject("tom", "cat", BLUE)
+    (row,) = evaluate([clip], [prompt], [blue], encoders, segmenter=judge).rows
+    assert row.dino_i_crop == pytest.approx(toward(RED, BLUE), abs=ROUNDING)
 
 
 def test_the_cut_shows_the_subject_alone_centred_and_in_proportion() -> None:

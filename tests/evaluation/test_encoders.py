@@ -14,6 +14,8 @@ from customvideo.evaluation.encoders import (
     ENCODERS,
     ClipEncoder,
     DinoEncoder,
+    Dinov2Encoder,
+    Dinov3Encoder,
     ImageEncoder,
     TextImageEncoder,
     placed,
@@ -81,6 +83,44 @@ def test_dino_feature_is_the_class_token(tiny_dino: Path, pictures: np.ndarray) 
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "encoder", "size"), [("dinov2", Dinov2Encoder, 64), ("dinov3", Dinov3Encoder, 32)]
+)
+def test_the_successors_of_dino_give_their_class_token_as_well(
+    name: str,
+    encoder: type[DinoEncoder],
+    size: int,
+    pictures: np.ndarray,
+    request: pytest.FixtureRequest,
+) -> None:
+    from transformers import AutoModel
+
+    folder = request.getfixturevalue(f"tiny_{name}")
+    stock = AutoModel.from_pretrained(folder).eval()
+    pixels = prepare_pictures(
+        pictures, round(size * 256 / 224), size, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    with torch.no_grad():
+        out = stock(pixels)
+    # Their pooled output is the class token after the last normalisation.
+    expected = F.normalize(out.pooler_output, dim=-1)
+    for made in (encoder(folder), resolve_encoder(name, folder), DinoEncoder(folder)):
+        torch.testing.assert_close(made.encode_images(pictures), expected, atol=1e-5, rtol=0)
+
+
+def test_a_successor_trained_on_larger_pictures_reads_224(
+    tiny_dinov2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("customvideo.evaluation.encoders._DINO_SIZE", 32)
+    encoder = Dinov2Encoder(tiny_dinov2)
+    sizes = []
+    encoder.model.register_forward_pre_hook(
+        lambda _module, _args, given: sizes.append(given["pixel_values"].shape), with_kwargs=True
+    )
+    encoder.encode_images(np.zeros((1, 40, 50, 3), np.uint8))
+    assert encoder.model.config.image_size == 64 and sizes == [(1, 3, 32, 32)]
+
+
 def test_features_are_unit_vectors_that_no_batch_size_changes(
     tiny_clip: Path, tiny_dino: Path, pictures: np.ndarray
 ) -> None:
@@ -98,13 +138,13 @@ def test_features_are_unit_vectors_that_no_batch_size_changes(
 def test_the_table_makes_encoders_from_a_folder(tiny_clip: Path, tiny_dino: Path) -> None:
     assert isinstance(resolve_encoder("clip", tiny_clip), TextImageEncoder)
     assert isinstance(resolve_encoder("dino", tiny_dino), ImageEncoder)
-    assert set(ENCODERS) == {"clip", "dino", "toybox-clip", "toybox-dino"}
+    assert set(ENCODERS) == {"clip", "dino", "dinov2", "dinov3", "toybox-clip", "toybox-dino"}
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(EvaluationError, match="no encoder 'clap'; did you mean 'clip'"):
         resolve_encoder("clap")
-    with pytest.raises(EvaluationError, match=r"'zzz'; known are clip, dino, toybox-clip, toybox-"):
+    with pytest.raises(EvaluationError, match=r"'zzz'; known are clip, dino, dinov2, dinov3, toy"):
         resolve_encoder("zzz")
 
 
@@ -128,7 +168,7 @@ def test_a_folder_without_a_model_is_one_sentence(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("make", [ClipEncoder, DinoEncoder])
+@pytest.mark.parametrize("make", [ClipEncoder, DinoEncoder, Dinov2Encoder, Dinov3Encoder])
 def test_without_a_network_the_default_model_is_one_sentence(
     make: type, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

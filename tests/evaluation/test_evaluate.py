@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from customvideo.errors import EvaluationError
 from customvideo.evaluation.encoders import ClipEncoder, DinoEncoder, Pictures
-from customvideo.evaluation.evaluate import Encoders, Scores, evaluate
+from customvideo.evaluation.evaluate import Crops, Encoders, Row, Scores, evaluate
 from customvideo.subjects.prompt import LearnedWord, Prompt
 from customvideo.subjects.subject import Subject
 from customvideo.video import Video
+from tests.evaluation.finders import HalvesFinder
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 WORDS = (LearnedWord("tom", "cat"), LearnedWord("rex", "dog"))
@@ -78,6 +80,10 @@ def test_one_row_per_video_and_subject_with_known_scores(colours: Encoders) -> N
     assert tom.clip_i == tom.dino_i == pytest.approx(0.5)
     assert tom.t_cons == pytest.approx(0)
     assert tom.frame_change == pytest.approx(2 / 3)
+    # Flat colours do not flow, and two frames have none between them.
+    assert (tom.motion, tom.dynamic_degree, tom.freeze) == (0, 0, True)
+    assert tom.motion_smoothness is None and tom.seams == 0
+    assert tom.present is tom.headline is tom.seen_as is tom.blend is tom.copy is None
 
 
 def test_only_the_subjects_a_prompt_mentions_are_scored(colours: Encoders) -> None:
@@ -144,6 +150,34 @@ def test_neither_order_nor_company_nor_batch_size_changes_a_number(
     alone = scores((1,), 32).rows[0]
     company = next(row for row in expected.rows if row.video == 1)
     assert alone.clip_i == company.clip_i and alone.dino_i == company.dino_i
+
+
+def test_neither_batches_nor_processes_change_a_row(tiny_clip: Path, tiny_dino: Path) -> None:
+    """Every column, with a finder; and videos scored one by one, as several processes would."""
+    rng = np.random.default_rng(1)
+    videos = [Video(rng.integers(0, 256, (4, 40, 48, 3), dtype=np.uint8)) for _ in range(3)]
+    prompts = [both(), both("a <rex> on grass"), both()]
+
+    def rows(indices: Sequence[int], batch_size: int) -> list[dict[str, object]]:
+        encoders = Encoders(
+            ClipEncoder(tiny_clip, batch_size=batch_size),
+            DinoEncoder(tiny_dino, batch_size=batch_size),
+        )
+        crops = Crops(HalvesFinder("cat", "dog"), [TOM, REX])
+        chosen = [videos[i] for i in indices], [prompts[i] for i in indices]
+        scores = evaluate(*chosen, [TOM, REX], encoders, segmenter=crops)
+        return [{**asdict(row), "video": indices[row.video]} for row in scores.rows]
+
+    expected = rows((0, 1, 2), 32)
+    known = {name for row in expected for name, value in row.items() if value is not None}
+    # With nobody else of their category in the gallery, this alone is unknown.
+    assert {field.name for field in fields(Row)} - known == {"rank1_category"}
+    for batch_size in (1, 3):
+        for row, other in zip(rows((0, 1, 2), batch_size), expected, strict=True):
+            for name, value in other.items():
+                close = isinstance(value, float)
+                assert row[name] == (pytest.approx(value, abs=1e-6) if close else value), name
+    assert [row for index in (0, 1, 2) for row in rows((index,), 32)] == expected
 
 
 def test_wrong_input_is_one_sentence(colours: Encoders) -> None:

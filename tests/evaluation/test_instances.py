@@ -12,15 +12,18 @@ from PIL import Image
 
 from customvideo.errors import EvaluationError
 from customvideo.evaluation import instances
+from customvideo.evaluation.encoders import CLIP_STATISTICS
 from customvideo.evaluation.instances import (
     SEGMENTERS,
     GroundingDino,
     Instance,
     InstanceSegmenter,
     NounSegmenter,
+    Owlv2,
     resolve_segmenter,
 )
 from tests.evaluation.finders import ColourFinder
+from tests.evaluation.tiny_finders import SIDE, build_owlv2
 from tests.subjects.photos import blob
 from tests.subjects.tiny_segmenters import build_grounding_dino
 
@@ -28,6 +31,11 @@ from tests.subjects.tiny_segmenters import build_grounding_dino
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_grounding_dino(tmp_path_factory.mktemp("finders") / "dino")
+
+
+@pytest.fixture(scope="module")
+def owl(tmp_path_factory: pytest.TempPathFactory, tiny_zeroscope: Path) -> Path:
+    return build_owlv2(tmp_path_factory.mktemp("finders") / "owl", tiny_zeroscope / "tokenizer")
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +96,49 @@ def test_boxes_and_scores_are_the_stock_processor_s(
             assert np.abs(np.array(instance.box) - exact).max() <= 0.5 + 1e-3
 
 
+def test_owlv2_s_boxes_and_scores_are_the_stock_ones(
+    owl: Path, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instances, "_SAME_PATCH", 1.1)
+    monkeypatch.setattr(instances, "_DETECTED", 0.0)
+    network = transformers.Owlv2ForObjectDetection.from_pretrained(owl).eval()
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(owl)
+    stock = transformers.Owlv2ImageProcessorPil()
+    tokens = tokenizer(
+        ["a photo of a cat", "a photo of an owl"],
+        padding="max_length",
+        max_length=16,
+        return_tensors="pt",
+    )
+    for frame, found in zip(frames, Owlv2(owl, ["cat", "owl"]).find(frames), strict=True):
+        with torch.no_grad():
+            outputs = network(**tokens, pixel_values=instances._squared(frame, SIDE))
+        answer = stock.post_process_object_detection(
+            outputs, threshold=0.0, target_sizes=[frame.shape[:2]]
+        )[0]
+        order = answer["scores"].argsort(descending=True).tolist()
+        assert len(found) == len(order) == (SIDE // 8) ** 2
+        assert {one.category for one in found} == {"cat", "owl"}
+        for instance, query in zip(found, order, strict=True):
+            assert instance.score == pytest.approx(float(answer["scores"][query]), abs=1e-5)
+            assert instance.category == ("cat", "owl")[int(answer["labels"][query])]
+            exact = np.clip(answer["boxes"][query].numpy(), 0, (90, 60, 90, 60))
+            near = np.abs(np.array(instance.box) - exact)
+            # A box beside the frame, in its padding, is pushed to its last row.
+            assert near.max() <= 1 + 1e-3
+
+
+def test_owlv2_sees_the_frame_at_the_upper_left_of_a_black_square(frames: np.ndarray) -> None:
+    mean, deviation = (torch.tensor(values) for values in CLIP_STATISTICS)
+    pixels = instances._squared(frames[0], 90)[0].movedim(0, -1) * deviation + mean
+    torch.testing.assert_close(pixels[:60], torch.from_numpy(frames[0] / np.float32(255)))
+    assert pixels[60:].abs().max() < 1e-6
+    # Shrunk, it is the mean of what lies together.
+    flat = np.full((64, 64, 3), 100, np.uint8)
+    small = instances._squared(flat, 16)[0].movedim(0, -1) * deviation + mean
+    torch.testing.assert_close(small, torch.full((16, 16, 3), 100 / 255))
+
+
 def test_no_frame_depends_on_its_company(finder: GroundingDino, frames: np.ndarray) -> None:
     for alone, together in zip(
         (finder.find(frames[index : index + 1])[0] for index in range(2)),
@@ -118,7 +169,8 @@ def test_nothing_sure_enough_is_nothing_found(
 def test_one_thing_found_twice_is_one_thing() -> None:
     cat, shade = Instance(box(0, 0, 40, 40), "cat", 0.6), Instance(box(0, 0, 40, 36), "dog", 0.9)
     near = Instance(box(20, 0, 60, 40), "cat", 0.3)
-    assert instances._distinct([cat, shade, near]) == [shade, near]
+    assert instances._distinct([cat, shade, near], 0.8) == [shade, near]
+    assert instances._distinct([cat, shade, near], 0.3) == [shade]
 
 
 @pytest.mark.parametrize(
@@ -136,8 +188,11 @@ def test_boxes_stay_inside_and_are_never_empty(
     assert instances._corners(torch.tensor([centre]), (60, 90)) == [expected]
 
 
-def test_grounding_dino_wants_to_be_told(folder: Path, frames: np.ndarray) -> None:
-    finder = resolve_segmenter("grounding-dino", folder)
+@pytest.mark.parametrize("name", ["grounding-dino", "owlv2"])
+def test_a_finder_of_nouns_wants_to_be_told(
+    name: str, folder: Path, owl: Path, frames: np.ndarray
+) -> None:
+    finder = resolve_segmenter(name, folder if name == "grounding-dino" else owl)
     assert isinstance(finder, NounSegmenter)
     with pytest.raises(EvaluationError, match="not told what to look for; give it categories"):
         finder.find(frames)
@@ -150,15 +205,23 @@ def test_a_finder_that_needs_no_nouns_is_none_of_nouns() -> None:
 
 
 def test_the_table_and_an_unknown_name() -> None:
-    assert set(SEGMENTERS) == {"toybox", "grounding-dino"}
+    assert set(SEGMENTERS) == {"toybox", "grounding-dino", "owlv2"}
     with pytest.raises(EvaluationError, match=r"'toybx'; did you mean 'toybox'\?"):
         resolve_segmenter("toybx")
 
 
-def test_missing_weights_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "held"), [("grounding-dino", "AutoModel"), ("owlv2", "Owlv2ForObjectDetection")]
+)
+def test_missing_weights_are_one_sentence(
+    name: str, held: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    for source, message in [(tmp_path, "holds no AutoModel"), ("nobody/nothing", "go online once")]:
+    for source, message in [
+        (tmp_path, f"holds no {held}"),
+        ("nobody/nothing", "go online once"),
+    ]:
         with pytest.raises(EvaluationError, match=message) as caught:
-            resolve_segmenter("grounding-dino", source)
+            resolve_segmenter(name, source)
         assert "\n" not in str(caught.value)

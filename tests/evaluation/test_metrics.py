@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from customvideo.evaluation.metrics import (
     clip_i,
@@ -19,12 +17,7 @@ from customvideo.evaluation.metrics import (
     temporal_consistency,
     temporal_consistency_all_pairs,
 )
-
-
-def at(*degrees: float) -> Tensor:
-    """Unit vectors in the plane at these angles: their cosines are known."""
-    angles = torch.tensor(degrees, dtype=torch.float64) * math.pi / 180
-    return torch.stack([angles.cos(), angles.sin()], dim=-1)
+from tests.evaluation.angles import at
 
 
 def test_clip_t_is_the_text_times_the_mean_that_is_not_normalised_again() -> None:

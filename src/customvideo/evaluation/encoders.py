@@ -25,9 +25,12 @@ from customvideo.quiet import without_bars, without_warnings
 from customvideo.tables import all_rows, look_up
 
 __all__ = [
+    "CLIP_STATISTICS",
     "ENCODERS",
     "ClipEncoder",
     "DinoEncoder",
+    "Dinov2Encoder",
+    "Dinov3Encoder",
     "ImageEncoder",
     "TextImageEncoder",
     "load_pretrained",
@@ -43,6 +46,8 @@ Pictures = NDArray[np.uint8]
 ENCODERS: dict[str, str] = {
     "clip": "customvideo.evaluation.encoders:ClipEncoder",
     "dino": "customvideo.evaluation.encoders:DinoEncoder",
+    "dinov2": "customvideo.evaluation.encoders:Dinov2Encoder",
+    "dinov3": "customvideo.evaluation.encoders:Dinov3Encoder",
     "toybox-clip": "customvideo.toybox.judges:ToyClip",
     "toybox-dino": "customvideo.toybox.judges:ToyDino",
 }
@@ -51,10 +56,15 @@ ENCODERS: dict[str, str] = {
 
 _ENTRY_POINTS = "customvideo.encoders"
 
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+_DINO_SIZE = 224
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation per channel of pixels in [0, 1]."""
+
+CLIP_STATISTICS: Statistics = (
+    (0.48145466, 0.4578275, 0.40821073),
+    (0.26862954, 0.26130258, 0.27577711),
+)
+_IMAGENET_STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @runtime_checkable
@@ -110,7 +120,7 @@ class ClipEncoder:
         size = self.model.config.vision_config.image_size
         features = []
         for part in _batches(images, self.batch_size):
-            pixels = prepare_pictures(part, size, size, (_CLIP_MEAN, _CLIP_STD)).to(self.device)
+            pixels = prepare_pictures(part, size, size, CLIP_STATISTICS).to(self.device)
             pooled = self.model.vision_model(pixel_values=pixels).pooler_output
             features.append(_unit(self.model.visual_projection(pooled)))
         return torch.cat(features)
@@ -120,8 +130,9 @@ class DinoEncoder:
     """DINO (Caron et al. 2021), by default ViT-S/16; the feature is the last class token.
 
     Pictures: shorter side to 256 (for a 224 model), bicubic, centre crop, ImageNet's mean and
-    deviation. `model` is a folder or a hub id, `device` as `load_backbone` takes it. Raises
-    EvaluationError if it cannot be loaded.
+    deviation. `model` is a folder or a hub id, of DINO or a successor whose first token is the
+    class token (DINOv2, DINOv3); `device` as `load_backbone` takes it. Raises EvaluationError if it
+    cannot be loaded.
     """
 
     DEFAULT = "facebook/dino-vits16"
@@ -132,28 +143,42 @@ class DinoEncoder:
         self.batch_size = batch_size
         self.device = placed(device)
         source = str(model or self.DEFAULT)
-        self.model = (
-            load_pretrained(source, "ViTModel", add_pooling_layer=False).to(self.device).eval()
-        )
+        self.model = _vision_transformer(source).to(self.device).eval()
 
     @torch.no_grad()
     def encode_images(self, images: Pictures) -> Tensor:
         """uint8 (n, height, width, 3) to unit vectors (n, dim)."""
-        size = self.model.config.image_size
+        # Larger sizes are those a model was trained at last (DINOv2: 518), not published at.
+        size = min(self.model.config.image_size, _DINO_SIZE)
         features = []
         for part in _batches(images, self.batch_size):
-            pixels = prepare_pictures(
-                part, round(size * 256 / 224), size, (_IMAGENET_MEAN, _IMAGENET_STD)
-            ).to(self.device)
+            pixels = prepare_pictures(part, round(size * 256 / 224), size, _IMAGENET_STATISTICS).to(
+                self.device
+            )
             features.append(_unit(self.model(pixel_values=pixels).last_hidden_state[:, 0]))
         return torch.cat(features)
+
+
+class Dinov2Encoder(DinoEncoder):
+    """DINOv2 (Oquab et al. 2023), by default ViT-S/14; pictures as its own processor cuts them."""
+
+    DEFAULT = "facebook/dinov2-small"
+
+
+class Dinov3Encoder(DinoEncoder):
+    """DINOv3 (Siméoni et al. 2025), by default ViT-S/16; pictures as for DINO.
+
+    Its weights are gated on the hub: accept their licence there, or give a folder.
+    """
+
+    DEFAULT = "facebook/dinov3-vits16-pretrain-lvd1689m"
 
 
 def prepare_pictures(
     images: Pictures,
     shorter: int,
     crop: int,
-    statistics: tuple[tuple[float, ...], tuple[float, ...]],
+    statistics: Statistics,
 ) -> Tensor:
     """Resize the shorter side to `shorter` (bicubic), crop the centre, standardise.
 
@@ -213,6 +238,15 @@ def load_pretrained(source: str, class_name: str, **options: Any) -> Any:
             f"The evaluation model '{source}' is neither a folder here nor could it be fetched; "
             "go online once, or give a folder that holds it."
         ) from error
+
+
+def _vision_transformer(source: str) -> Any:
+    """The network of `source`, whichever of the DINO family it is."""
+    config = load_pretrained(source, "AutoConfig")
+    # DINO's own class would add a pooling layer that the weights do not have.
+    if config.model_type == "vit":
+        return load_pretrained(source, "ViTModel", add_pooling_layer=False)
+    return load_pretrained(source, "AutoModel")
 
 
 def _unit(features: Tensor) -> Tensor:

@@ -1,16 +1,15 @@
-"""Scores of finished videos: one row per video and subject, and summaries made from the rows.
+"""Scores of finished videos: one row per video and subject.
 
 Every row depends on its own video and its prompt's subjects alone, and every summary on the rows
-alone, so neither batch size nor order can change a number. Reading videos from files is the
-caller's part.
+alone (`customvideo.evaluation.scores`), so neither batch size nor order can change a number.
+Reading videos from files is the caller's part.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,25 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from customvideo.errors import EvaluationError
-from customvideo.evaluation import metrics
-from customvideo.evaluation.crops import CropJudge, Crops
+from customvideo.evaluation import failures, metrics, motion
+from customvideo.evaluation.crops import CropJudge, Crops, Seen
 from customvideo.evaluation.encoders import ImageEncoder, TextImageEncoder, resolve_encoder
 from customvideo.evaluation.instances import InstanceSegmenter
+from customvideo.evaluation.scores import References, Row, Scores
+from customvideo.evaluation.seams import seams
 from customvideo.subjects.prompt import Prompt
 from customvideo.subjects.subject import Subject
 from customvideo.video import Video
 
-__all__ = ["Crops", "Encoders", "References", "Row", "Scores", "evaluate"]
-
-References = Literal["photo", "crop", "cutout"]
-"""What of a reference photo is compared: all of it, its mask's box, or the subject on grey."""
+__all__ = ["CropJudge", "Crops", "Encoders", "References", "Row", "Scores", "evaluate"]
 
 _GREY = 127
 _VISIBLE = 0.5
-_PER_VIDEO = ("clip_t", "clip_t_scaled", "t_cons", "t_cons_all_pairs", "frame_change")
-_PER_SUBJECT = ("clip_i", "dino_i")
-_PER_VIDEO_IN_CROPS = ("co_occurrence", "bleed", "binding_margin")
-_PER_SUBJECT_IN_CROPS = ("clip_i_crop", "dino_i_crop", "rank1")
 
 
 @dataclass(frozen=True)
@@ -68,92 +62,6 @@ class Encoders:
         return {"clip": clip, "dino": dino}
 
 
-@dataclass(frozen=True)
-class Row:
-    """The scores of one video for one subject; None where a video has a single frame.
-
-    `video` counts from 0 in the order given. `prompt` is the text CLIP read, in which each learned
-    word is replaced by its category. `clip_i`, `dino_i`, their `_crop` forms and `rank1` are the
-    subject's; all others are the whole video's and repeat in its other subjects' rows.
-
-    From `dino_i_crop` on, scores need a segmenter: single subjects are cut out of the frames and
-    matched with the references' cut-outs. `customvideo.evaluation.binding.Bound` says what each is.
-    """
-
-    video: int
-    prompt: str
-    subject: str
-    clip_t: float
-    clip_t_scaled: float
-    clip_i: float
-    dino_i: float
-    t_cons: float | None
-    t_cons_all_pairs: float | None
-    frame_change: float | None
-    dino_i_crop: float | None = None
-    clip_i_crop: float | None = None
-    rank1: float | None = None
-    co_occurrence: float | None = None
-    bleed: float | None = None
-    binding_margin: float | None = None
-
-
-@dataclass(frozen=True)
-class Scores:
-    """All rows of an evaluation, which part of the reference photos they compare with, and who
-    judged: `encoders` is `Encoders.described`."""
-
-    rows: tuple[Row, ...]
-    references: References = "photo"
-    encoders: Mapping[str, str] = field(default_factory=dict)
-
-    def summary(self) -> dict[str, float | None]:
-        """Means over videos; within a video, image alignment is the mean over its subjects.
-
-        `clip_i_min`, `dino_i_min` and so on take each video's worst subject instead: a mean over
-        subjects can hide one that is missing. Scores from crops are there if a segmenter was.
-        """
-        by_video = _grouped(self.rows, lambda row: row.video)
-        means: dict[str, float | None] = {}
-        for name in (*_PER_VIDEO, *(_PER_VIDEO_IN_CROPS if self.in_crops else ())):
-            means[name] = _mean(getattr(rows[0], name) for rows in by_video)
-        for name in self._per_subject:
-            scores = [[getattr(row, name) for row in rows] for rows in by_video]
-            means[name] = _mean(_mean(values) for values in scores)
-            means[f"{name}_min"] = _mean(_least(values) for values in scores)
-        return means
-
-    @property
-    def in_crops(self) -> bool:
-        """Whether single subjects were looked at, and the crop scores are there."""
-        return any(row.co_occurrence is not None for row in self.rows)
-
-    @property
-    def _per_subject(self) -> tuple[str, ...]:
-        return (*_PER_SUBJECT, *(_PER_SUBJECT_IN_CROPS if self.in_crops else ()))
-
-    def per_subject(self) -> dict[str, dict[str, float | None]]:
-        """Each subject's own scores, averaged over the videos it was scored in."""
-        by_subject = _grouped(self.rows, lambda row: row.subject)
-        return {
-            rows[0].subject: {
-                name: _mean(getattr(row, name) for row in rows) for name in self._per_subject
-            }
-            for rows in by_subject
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """The summary's keys, then `per_subject`, `references`, `encoders` and `rows`: ready for
-        JSON."""
-        return {
-            **self.summary(),
-            "per_subject": self.per_subject(),
-            "references": self.references,
-            "encoders": dict(self.encoders),
-            "rows": [asdict(row) for row in self.rows],
-        }
-
-
 def evaluate(
     videos: Sequence[Video],
     prompts: Sequence[Prompt],
@@ -161,7 +69,7 @@ def evaluate(
     encoders: Encoders,
     *,
     references: References = "photo",
-    segmenter: InstanceSegmenter | Crops | None = None,
+    segmenter: InstanceSegmenter | Crops | CropJudge | None = None,
 ) -> Scores:
     """Score `videos[i]`, made from `prompts[i]`, against its prompt and its subjects' photos.
 
@@ -169,7 +77,8 @@ def evaluate(
     mentions none. The published numbers compare with full photos (`references="photo"`).
 
     With a `segmenter` (a row of `customvideo.evaluation.instances.SEGMENTERS`, made) each subject
-    is looked for in each frame and the rows gain the scores from crops; `Crops` gives it a gallery.
+    is looked for in each frame and the rows gain the scores from crops; `Crops` gives it a gallery,
+    and a `CropJudge` made with the same `encoders` keeps what it knows of photos between calls.
 
     Raises:
         EvaluationError: nothing to score, unequal counts, or a prompt about an unknown subject.
@@ -180,8 +89,8 @@ def evaluate(
     rows: list[Row] = []
     for index, (video, prompt) in enumerate(zip(videos, prompts, strict=True)):
         meant = _meant(prompt, subjects)
-        seen = _Seen(video, prompt, encoders)
-        found = [seen.row(index, name, photos[name]) for name in meant]
+        watched = _Watched(video, prompt, encoders, len(meant))
+        found = [watched.row(index, name, photos[name]) for name in meant]
         rows += _with_crops(found, video, subjects, judge) if judge else found
     return Scores(tuple(rows), references, encoders.described)
 
@@ -192,10 +101,10 @@ def _resolved(text: str, device: str) -> Any:
 
 
 def _crop_judge(
-    segmenter: InstanceSegmenter | Crops | None, encoders: Encoders
+    segmenter: InstanceSegmenter | Crops | CropJudge | None, encoders: Encoders
 ) -> CropJudge | None:
-    if segmenter is None:
-        return None
+    if segmenter is None or isinstance(segmenter, CropJudge):
+        return segmenter
     crops = segmenter if isinstance(segmenter, Crops) else Crops(segmenter)
     return CropJudge(crops, encoders.clip, encoders.dino)
 
@@ -205,19 +114,33 @@ def _with_crops(
 ) -> list[Row]:
     """The rows of one video with the scores that look at each subject alone."""
     by_name = {subject.name: subject for subject in subjects}
-    bound = judge.bind(video.frames, [by_name[row.subject] for row in rows])
-    return [
-        replace(
-            row,
-            dino_i_crop=bound.dino_i_crop[index],
-            clip_i_crop=bound.clip_i_crop[index],
-            rank1=bound.rank1[index],
-            co_occurrence=bound.co_occurrence,
-            bleed=bound.bleed,
-            binding_margin=bound.binding_margin,
-        )
-        for index, row in enumerate(rows)
-    ]
+    names = [row.subject for row in rows]
+    seen = judge.judge(video.frames, [by_name[name] for name in names])
+    return [_with_crop(row, index, names, seen) for index, row in enumerate(rows)]
+
+
+def _with_crop(row: Row, index: int, names: Sequence[str], seen: Seen) -> Row:
+    bound = seen.bound
+    return replace(
+        row,
+        dino_i_crop=bound.dino_i_crop[index],
+        clip_i_crop=bound.clip_i_crop[index],
+        rank1=bound.rank1[index],
+        rank1_category=bound.rank1_category[index],
+        present=bound.present[index],
+        correct=bound.correct[index],
+        headline=bound.headline[index],
+        seen_as=dict(zip(names, bound.seen_as[index], strict=True)),
+        co_occurrence=bound.co_occurrence,
+        bleed=bound.bleed,
+        binding_margin=bound.binding_margin,
+        detect_and_compare=bound.detect_and_compare,
+        nearness=seen.nearness[index],
+        closest_pair=seen.closest_pair[index],
+        blend=failures.blend(bound.present[index], bound.mixed[index]),
+        drop=failures.drop(bound.present[index]),
+        copy=failures.copied(seen.nearness[index], seen.closest_pair[index]),
+    )
 
 
 class _Photos:
@@ -233,20 +156,27 @@ class _Photos:
         self.dino = torch.cat([encoders.dino.encode_images(picture[None]) for picture in pictures])
 
 
-class _Seen:
+class _Watched:
     """One video through the encoders, and the scores that concern no single subject."""
 
-    def __init__(self, video: Video, prompt: Prompt, encoders: Encoders) -> None:
+    def __init__(self, video: Video, prompt: Prompt, encoders: Encoders, panels: int) -> None:
         self.prompt = prompt.plain
         self.clip = encoders.clip.encode_images(video.frames)
         self.dino = encoders.dino.encode_images(video.frames)
         text: Tensor = encoders.clip.encode_text([self.prompt])[0]
+        steps = motion.steps(video.frames, video.fps)
+        moved, dynamic = motion.motion(steps), motion.dynamic_degree(steps)
         self.scores: dict[str, Any] = {
             "clip_t": metrics.clip_t(self.clip, text),
             "clip_t_scaled": metrics.clip_t_scaled(self.clip, text),
             "t_cons": metrics.temporal_consistency(self.clip),
             "t_cons_all_pairs": metrics.temporal_consistency_all_pairs(self.clip),
             "frame_change": metrics.frame_change(video.frames),
+            "dynamic_degree": dynamic,
+            "motion": moved,
+            "motion_smoothness": motion.motion_smoothness(video.frames),
+            "seams": seams(video.frames, panels),
+            "freeze": failures.freeze(moved, dynamic),
         }
 
     def row(self, index: int, name: str, photos: _Photos) -> Row:
@@ -294,20 +224,3 @@ def _reference(
     rows, columns = np.nonzero(mask >= _VISIBLE)
     box: NDArray[np.uint8] = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     return box
-
-
-def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[list[Row]]:
-    groups: dict[Any, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return list(groups.values())
-
-
-def _least(values: Iterable[float | None]) -> float | None:
-    return min((value for value in values if value is not None), default=None)
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    # fsum rounds once, so the order of the rows cannot show in the last digit.
-    return math.fsum(known) / len(known) if known else None

@@ -17,9 +17,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from customvideo.errors import EvaluationError
-from customvideo.evaluation.encoders import Pictures, load_pretrained, made_for, placed
+from customvideo.evaluation.encoders import (
+    CLIP_STATISTICS,
+    Pictures,
+    load_pretrained,
+    made_for,
+    placed,
+)
+from customvideo.subjects.prompt import article
 from customvideo.tables import all_rows, look_up
 
 __all__ = [
@@ -28,6 +36,7 @@ __all__ = [
     "Instance",
     "InstanceSegmenter",
     "NounSegmenter",
+    "Owlv2",
     "resolve_segmenter",
 ]
 
@@ -37,6 +46,7 @@ Box = tuple[int, int, int, int]
 SEGMENTERS: dict[str, str] = {
     "toybox": "customvideo.toybox.judges:ToySegmenter",
     "grounding-dino": "customvideo.evaluation.instances:GroundingDino",
+    "owlv2": "customvideo.evaluation.instances:Owlv2",
 }
 """Name -> "module:class"; the class takes `model` as an encoder does, and `device` if it can work
 elsewhere than on the CPU."""
@@ -45,6 +55,7 @@ _ENTRY_POINTS = "customvideo.finders"
 
 _DETECTED = 0.25  # least score of a detection, Grounding DINO's own default
 _SAME_THING = 0.8  # intersection over union from which two boxes show one thing
+_SAME_PATCH = 0.5  # the same for OWLv2, whose every patch of the picture has a box of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,21 +133,18 @@ class GroundingDino:
         )
         self.network = network.eval().to(placed(device))
         self.processor = load_pretrained(source, "AutoProcessor")
-        self.nouns = tuple(dict.fromkeys(noun.lower() for noun in nouns))
+        self.nouns = _listed(nouns)
 
     def looking_for(self, nouns: Sequence[str]) -> GroundingDino:
         """The same network, told these categories."""
         told = copy.copy(self)
-        told.nouns = tuple(dict.fromkeys(noun.lower() for noun in nouns))
+        told.nouns = _listed(nouns)
         return told
 
     def find(self, frames: Pictures) -> list[list[Instance]]:
         """All of the nouns in each of `frames`, uint8 (n, height, width, 3), surest first."""
         if not self.nouns:
-            raise EvaluationError(
-                "Grounding DINO was not told what to look for; give it categories first, with "
-                "looking_for(['cat', 'dog'])."
-            )
+            raise _untold("Grounding DINO")
         # One by one, so that no frame's result depends on its company.
         return [self._find(frame) for frame in frames]
 
@@ -152,7 +160,7 @@ class GroundingDino:
             for query, score in enumerate(scores.tolist())
             if score >= _DETECTED
         ]
-        return _distinct(found)
+        return _distinct(found, _SAME_THING)
 
     def _per_noun(self, answers: Tensor, ids: Tensor) -> Tensor:
         """From (query, token) to (query, noun): each noun's most answered token.
@@ -169,6 +177,93 @@ class GroundingDino:
             [answers[:, spoken & (noun == index)].amax(-1) for index in range(len(self.nouns))],
             dim=-1,
         )
+
+
+class Owlv2:
+    """OWLv2 (Minderer et al. 2023), the finder of MuDI: things by their nouns, as filled boxes.
+
+    Each noun is asked for as `a photo of a cat`. `model` is a folder or a hub id (safetensors
+    only). Raises EvaluationError if it cannot be loaded. Its stock processor needs SciPy or
+    torchvision, so frames are padded, resized and normalised here in its manner; the filter that
+    shrinks them differs.
+    """
+
+    DEFAULT = "google/owlv2-base-patch16-ensemble"
+
+    def __init__(
+        self, model: str | Path | None = None, nouns: Sequence[str] = (), *, device: str = "auto"
+    ) -> None:
+        source = str(model or self.DEFAULT)
+        network = load_pretrained(source, "Owlv2ForObjectDetection", use_safetensors=True)
+        self.network = network.eval().to(placed(device))
+        self.tokenizer = load_pretrained(source, "CLIPTokenizer")
+        self.nouns = _listed(nouns)
+
+    def looking_for(self, nouns: Sequence[str]) -> Owlv2:
+        """The same network, told these categories."""
+        told = copy.copy(self)
+        told.nouns = _listed(nouns)
+        return told
+
+    def find(self, frames: Pictures) -> list[list[Instance]]:
+        """All of the nouns in each of `frames`, uint8 (n, height, width, 3), surest first."""
+        if not self.nouns:
+            raise _untold("OWLv2")
+        return [self._find(frame) for frame in frames]
+
+    @torch.inference_mode()
+    def _find(self, frame: NDArray[np.uint8]) -> list[Instance]:
+        config = self.network.config
+        tokens = self.tokenizer(
+            [f"a photo of {article(noun)} {noun}" for noun in self.nouns],
+            padding="max_length",
+            truncation=True,
+            max_length=config.text_config.max_position_embeddings,
+            return_tensors="pt",
+        ).to(self.network.device)
+        pixels = _squared(frame, config.vision_config.image_size).to(self.network.device)
+        outputs = self.network(
+            input_ids=tokens["input_ids"],
+            attention_mask=tokens["attention_mask"],
+            pixel_values=pixels,
+        )
+        scores, nouns = outputs.logits[0].float().sigmoid().cpu().max(-1)
+        sure = (scores >= _DETECTED).nonzero()[:, 0]
+        # Boxes are shares of the padded square, whose upper left part the frame is.
+        side = max(frame.shape[:2])
+        shares = outputs.pred_boxes[0].float().cpu()[sure]
+        scale = side / torch.tensor([frame.shape[1], frame.shape[0]]).repeat(2)
+        found = [
+            Instance(_filled(box, frame.shape[:2]), self.nouns[int(nouns[query])], score)
+            for box, query, score in zip(
+                _corners(shares * scale, frame.shape[:2]),
+                sure.tolist(),
+                scores[sure].tolist(),
+                strict=True,
+            )
+        ]
+        return _distinct(found, _SAME_PATCH)
+
+
+def _squared(frame: NDArray[np.uint8], size: int) -> Tensor:
+    """`frame` padded with black below or to the right to a square, as (1, 3, size, size)."""
+    height, width = frame.shape[:2]
+    square = torch.zeros(1, 3, max(height, width), max(height, width))
+    square[0, :, :height, :width] = torch.from_numpy(frame / np.float32(255)).movedim(-1, 0)
+    resized = F.interpolate(square, size=(size, size), mode="bilinear", antialias=True)
+    mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in CLIP_STATISTICS)
+    return (resized - mean) / deviation
+
+
+def _listed(nouns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(noun.lower() for noun in nouns))
+
+
+def _untold(name: str) -> EvaluationError:
+    return EvaluationError(
+        f"{name} was not told what to look for; give it categories first, with "
+        "looking_for(['cat', 'dog'])."
+    )
 
 
 def _corners(boxes: Tensor, size: tuple[int, ...]) -> list[Box]:
@@ -198,11 +293,11 @@ def _filled(box: Box, size: tuple[int, ...]) -> NDArray[np.bool_]:
     return mask
 
 
-def _distinct(found: Sequence[Instance]) -> list[Instance]:
+def _distinct(found: Sequence[Instance], same: float) -> list[Instance]:
     """Surest first, without those that show a surer one's thing, under whatever name."""
     kept: list[Instance] = []
     for instance in sorted(found, key=lambda one: -one.score):
-        if all(_overlap(instance.mask, other.mask) < _SAME_THING for other in kept):
+        if all(_overlap(instance.mask, other.mask) < same for other in kept):
             kept.append(instance)
     return kept
 
