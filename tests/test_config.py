@@ -204,7 +204,7 @@ def test_a_wrong_recipe_names_its_file(tmp_path: Path, text: str, message: str) 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml' cannot be read \(no such file") as error:
         load_recipe(tmp_path / "none.toml")
-    assert "name one of customvideo-paper-toybox, " in str(error.value)
+    assert "name one of custom_diffusion-toybox, " in str(error.value)
 
 
 def test_the_trainers_settings_are_top_level_keys() -> None:

@@ -38,7 +38,7 @@ def test_options_reach_the_method() -> None:
 def test_an_unknown_method_is_named_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="no method 'custmvideo'; did you mean 'customvideo'"):
         load_method("custmvideo")
-    with pytest.raises(ConfigError, match="no method 'zzz'; known are customvideo"):
+    with pytest.raises(ConfigError, match=r"no method 'zzz'; known are custom.*customvideo"):
         load_method("zzz")
 
 
@@ -50,7 +50,7 @@ def test_an_unknown_method_is_named_with_the_nearest() -> None:
         ({"vectors": 1.5}, "'vectors' cannot be 1.5: it should be a valid integer"),
         (
             {"compose": "glue"},
-            "'compose' cannot be 'glue': it should be 'paste', 'panel' or 'mixed'",
+            "'compose' cannot be 'glue': it should be 'paste', 'panel', 'mixed', 'separate' or",
         ),
     ],
 )

@@ -114,6 +114,19 @@ def test_a_scene_shows_and_names_every_subject(cast: list[Subject], style: str) 
     assert example.prompt == again.prompt
 
 
+@pytest.mark.parametrize("style", ["separate", "scaled"])
+def test_without_composition_a_scene_shows_and_names_one(cast: list[Subject], style: str) -> None:
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(12):
+        (example,) = quick_method(compose=style, vectors=2).scenes(cast, rng, CANVAS)
+        (word,) = example.prompt.mentioned
+        assert example.masks.any(axis=(1, 2)).tolist() == [word.name == "tom", word.name == "rex"]
+        assert example.prompt.words[0].vectors == 2
+        assert ("valid" in example.extra) == (style == "scaled")
+        seen.add(word.name)
+    assert seen == {"tom", "rex"}
+
+
 def test_neither_order_nor_side_is_tied_to_a_subject(cast: list[Subject]) -> None:
     method = quick_method(compose="panel")
     rng = np.random.default_rng(0)

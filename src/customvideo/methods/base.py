@@ -48,6 +48,13 @@ __all__ = [
 # Looked up by name and imported on use; other packages add rows by the entry-point group below.
 METHODS: dict[str, str] = {
     "customvideo": "customvideo.methods.customvideo:CustomVideo",
+    "custom_diffusion": "customvideo.methods.custom_diffusion:CustomDiffusion",
+    "disenstudio": "customvideo.methods.disenstudio:DisenStudio",
+    "dreambooth": "customvideo.methods.dreambooth:DreamBooth",
+    "dreambooth_lora": "customvideo.methods.dreambooth:DreamBoothLora",
+    "dreamvideo": "customvideo.methods.dreamvideo:DreamVideo",
+    "mudi": "customvideo.methods.mudi:MuDI",
+    "videodreamer": "customvideo.methods.videodreamer:VideoDreamer",
 }
 ENTRY_POINTS = "customvideo.methods"
 

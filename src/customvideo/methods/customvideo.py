@@ -28,9 +28,10 @@ from customvideo.attention.tape import Tape
 from customvideo.backbones.base import Backbone, LayerGroup
 from customvideo.methods.base import Batch, Example, PriorPlan, check_template
 from customvideo.methods.denoising import row_losses, single_frame, squared_error
-from customvideo.methods.separate import learned_words
+from customvideo.methods.scaling import PHOTO, scaled, valid_cells
+from customvideo.methods.separate import learned_words, one_subject
 from customvideo.settings import Settings
-from customvideo.subjects.prompt import training_prompt
+from customvideo.subjects.prompt import TEMPLATES, training_prompt
 from customvideo.subjects.scene import compose
 from customvideo.subjects.subject import Subject
 
@@ -40,9 +41,11 @@ __all__ = ["CustomVideo", "CustomVideoConfig"]
 class CustomVideoConfig(Settings):
     """CustomVideo's settings. "Stated" means stated by the paper, "choice" that we chose."""
 
-    compose: Literal["paste", "panel", "mixed"] = "panel"
+    compose: Literal["paste", "panel", "mixed", "separate", "scaled"] = "panel"
     """How subjects share an image: side by side in panels, or cut out and pasted at random; one
-    or the other at random if mixed. That they share one is stated, how is a choice."""
+    or the other at random if mixed. That they share one is stated, how is a choice. To compare
+    with, `separate` shows one of them at a time, and `scaled` does so as Custom Diffusion, with
+    its prompts and its blank canvas, on which no error counts."""
     background: Literal["keep", "plain", "random"] = "keep"
     """What lies behind the subjects: their photos (pasted cut-outs get one of them, blurred and
     emptied), light grey, or a colour drawn anew (choice; without their backgrounds subjects
@@ -130,6 +133,8 @@ class CustomVideo:
     ) -> list[Example]:
         """One image with all subjects in it, and a prompt that names them in random order."""
         style = self.config.compose
+        if style == "separate" or style == "scaled":
+            return [self._alone(subjects, rng, canvas)]
         if style == "mixed":
             style = "paste" if rng.random() < 0.5 else "panel"
         scene = compose(subjects, rng, canvas, style=style, background=self.config.background)
@@ -178,6 +183,21 @@ class CustomVideo:
         inside = self._errors(backbone, batch, weight=None).mean()
         return inside if tape is None else inside + self._attention(batch, tape)
 
+    def _alone(
+        self, subjects: Sequence[Subject], rng: np.random.Generator, canvas: tuple[int, int]
+    ) -> Example:
+        """One image with one of the subjects in it."""
+        scale = self.config.compose == "scaled"
+        example = one_subject(
+            subjects,
+            rng,
+            canvas,
+            vectors=self.config.vectors,
+            background=self.config.background,
+            templates=[PHOTO] if scale else TEMPLATES,
+        )
+        return scaled(example, rng) if scale else example
+
     def _deltas(self, backbone: Backbone) -> dict[str, DeltaSpec]:
         rank, self_rank = self.config.rank or None, self.config.self_rank
         ladder: list[tuple[str, LayerGroup, DeltaSpec]] = [
@@ -200,6 +220,7 @@ class CustomVideo:
         error = squared_error(backbone, batch, frame_mode=self.config.single_frame)
         inside = batch.masks.amax(dim=1)
         counts = inside if weight is None else 1 + (weight - 1) * inside
+        counts = counts * valid_cells(batch)
         return (error * counts).sum(dim=(1, 2)) / counts.sum(dim=(1, 2)).clamp(min=1e-6)
 
     def _attention(self, batch: Batch, tape: Tape) -> Tensor:
