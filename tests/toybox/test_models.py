@@ -67,6 +67,7 @@ def test_an_action_is_seen_in_one_square_for_all_frames() -> None:
     columns = [float(one[0].sum(0).argmax()) for one in view]
     # The square is as wide as the way: the block crosses all of it and stays in the middle rows.
     assert columns == sorted(columns) and columns[0] < 12 and columns[-1] > 36
-    rows = view[0, 0].sum(1)
+    rows = view.abs().sum((0, 1, 3))
     assert rows[:12].sum() == rows[36:].sum() == 0 and rows[20:28].sum() > 0
+    assert torch.allclose(view.mean(0), torch.zeros(3, 48, 48), atol=1e-6)
     assert torch.equal(view, models.action_view(frames, masks * 7, margin=0.0))

@@ -216,7 +216,8 @@ def action_view(frames: Tensor, masks: Tensor, margin: float = 0.15) -> Tensor:
 
     `frames` (frame, 3, height, width), `masks` (frame, height, width) of that subject, at least
     one of them not empty; the result (frame, 3, 48, 48) shows one square for all frames: what
-    moves in it has moved. `margin` of the longer side stays free around the subject.
+    moves in it has moved. `margin` of the longer side stays free around the subject. What never
+    changes is taken away: only what moves is left, and colours say little.
     """
     anywhere = (masks > 0).any(0)
     rows, columns = anywhere.any(1).nonzero()[:, 0], anywhere.any(0).nonzero()[:, 0]
@@ -228,7 +229,8 @@ def action_view(frames: Tensor, masks: Tensor, margin: float = 0.15) -> Tensor:
     top, left = (top + bottom + side) // 2, (left + right + side) // 2
     square = padded[:, :, top : top + side, left : left + side]
     size = (ACTION_SIZE, ACTION_SIZE)
-    return F.interpolate(square, size=size, mode="bilinear", antialias=True, align_corners=False)
+    view = F.interpolate(square, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return 2 * (view - view.mean(0))
 
 
 def build_autoencoder() -> AutoencoderKL:

@@ -21,7 +21,7 @@ __all__ = ["ActionStage"]
 _BATCH = 32
 _SMALLEST = 40
 """Pixels of a subject, over all frames, below which nobody could tell what it does."""
-_ROUND_TRIP = 0.12
+_ROUND_TRIP = 0.05
 """Share of the clips seen through the autoencoder, as generated clips are."""
 _HAZE = 0.1
 """Noise on those latents, in their deviations."""

@@ -64,6 +64,8 @@ class Diet:
     """Where clips are learned, share of the picture steps that pass the temporal modules."""
     lone: tuple[float, float] = (0.75, 0.25)
     """Share of picture steps that show a lone subject, at the first step and at the last."""
+    acts: float = 0.4
+    """Share of the clip steps that show a lone subject: what an action is, is seen best there."""
 
     def lone_at(self, done: float) -> float:
         """That share when `done`, between 0 and 1, is behind."""
@@ -106,7 +108,8 @@ class DenoiserStage:
     def __call__(self, step: int) -> Losses:
         draw, done = Draw(self.seed, 4, step), step / self.steps
         if draw.chance(1, self.diet.clip_share)[0]:
-            return {"clips": self._loss(draw, "clips", self.diet.clips, temporal=True)}
+            name = "acts" if draw.chance(1, self.diet.acts)[0] else "clips"
+            return {"clips": self._loss(draw, name, self.diet.clips, temporal=True)}
         name = "lone" if draw.chance(1, self.diet.lone_at(done))[0] else "pictures"
         temporal = self.diet.clip_share > 0 and draw.chance(1, self.diet.run_share)[0]
         return {"pictures": self._loss(draw, name, self.diet.pictures, temporal=temporal)}

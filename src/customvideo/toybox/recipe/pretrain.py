@@ -251,7 +251,7 @@ class Pretraining:
         vae = self.autoencoder()
         lone = LatentShelf(self.shelf("lone"), vae)
         write_text(self.work / _SCALE, json.dumps({"scale": lone.scale}))
-        others = ("pictures", "clips")
+        others = ("pictures", "clips", "acts")
         return {
             "lone": lone,
             **{name: LatentShelf(self.shelf(name), vae, scale=lone.scale) for name in others},
