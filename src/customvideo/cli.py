@@ -51,6 +51,8 @@ app = typer.Typer(
 )
 toybox = typer.Typer(no_args_is_help=True, help="The miniature world everything can be tried in.")
 app.add_typer(toybox, name="toybox")
+bench = typer.Typer(no_args_is_help=True, help="Many methods on many subjects, scored alike.")
+app.add_typer(bench, name="bench")
 
 Photos = Annotated[
     list[str],
@@ -183,6 +185,108 @@ def demo(out: Folder = Path("runs/demo"), seed: Seed = 0, device: Device = "auto
     from customvideo.demo import run
 
     run(out, seed=seed, device=device, say=_say)
+
+
+@bench.command("run", short_help="Train and sample every method on every combination.")
+def bench_run(  # noqa: PLR0913 - a verb's parameters are its flags
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results are kept.")],
+    edition: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR", help="Whom it shows; default toybox.")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A plan as TOML; flags change it.")
+    ] = None,
+    entry: Annotated[
+        list[str],
+        typer.Option(metavar="LABEL[=RECIPE]", help="What to compare; repeat. Default all."),
+    ] = [],  # noqa: B006
+    sets: Sets = [],  # noqa: B006
+    pairs: Annotated[
+        int | None, typer.Option(min=1, help="So many pairs, spread over the edition's.")
+    ] = None,
+    only: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME|SIZE|KIND",
+            help="Which combinations: ida+rex, 2, same-category, different-category; repeat.",
+        ),
+    ] = [],  # noqa: B006
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="So many prompts of each combination.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="So many videos of each prompt.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="auto|ADDRESS", help="Work on a Ray cluster.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed earlier.")
+    ] = False,
+) -> None:
+    """Train and sample every method on every combination, and score the videos.
+
+    Run it again to go on: what is finished is not done twice. Exits with 1 if a job failed.
+    """
+    from customvideo.benchmark.commands import run
+    from customvideo.benchmark.plan import compose_plan
+    from customvideo.config import parse_set
+
+    given = {"edition": edition, "pairs": pairs, "only": only or None, "prompts": prompts}
+    given |= {"seeds": seeds, "device": device}
+    flags = {key: value for key, value in given.items() if value is not None}
+    asked = compose_plan(plan, flags, entry, dict(map(parse_set, sets)))
+    ended = run(asked, out, say=_say, ray=ray, retry_failed=retry_failed)
+    raise typer.Exit(1 if ended.failed else 0)
+
+
+@bench.command("score", short_help="Score saved videos anew.")
+def bench_score(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Where bench run keeps its results.")],
+    device: Device = "auto",
+) -> None:
+    """Score saved videos anew, without training or sampling. Exits with 1 if a job failed."""
+    from customvideo.benchmark.commands import score as run
+
+    raise typer.Exit(1 if run(out, say=_say, device=device).failed else 0)
+
+
+@bench.command("table", short_help="Tables, plots and a page from results.")
+def bench_table(
+    results: Annotated[Path, typer.Argument(metavar="DIR", help="Where bench run keeps them.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where they go; default DIR/tables.")
+    ] = None,
+    ours: Annotated[
+        str, typer.Option(metavar="LABEL", help="The method all others are compared with.")
+    ] = "customvideo",
+) -> None:
+    """Write tables (Markdown, CSV, LaTeX) and a page with plots and videos."""
+    from customvideo.benchmark.commands import table as run
+
+    run(results, out, say=_say, ours=ours)
+
+
+@bench.command("check", short_help="Look an edition over.")
+def bench_check(
+    edition: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A known edition or yours.")],
+) -> None:
+    """Look an edition over, pictures included. Exits with 2 if something is to be mended."""
+    from customvideo.benchmark.commands import check as run
+
+    raise typer.Exit(0 if run(edition, say=_say) else _MENDABLE)
+
+
+@bench.command("fetch", short_help="Get an edition's photos.")
+def bench_fetch(
+    edition: Annotated[str, typer.Argument(metavar="NAME|DIR", help="Such as photos.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to; default where a run looks.")
+    ] = None,
+) -> None:
+    """Get an edition's photos from where their authors keep them; a stopped fetch goes on."""
+    from customvideo.benchmark.commands import fetch as run
+
+    run(edition, out, say=_say)
 
 
 @toybox.command(short_help="Make the toybox's weights anew.")

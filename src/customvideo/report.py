@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from customvideo import __version__
+from customvideo.evaluation.measures import MEASURES
 from customvideo.files import write_text
 from customvideo.subjects.masks import coverage, overlay
 from customvideo.subjects.subject import Subject
@@ -34,36 +35,29 @@ _STRIP_SIDE = 960
 _FILM_WIDTH = 480
 _JPEG_QUALITY = 88
 
-_MEASURES = {
-    "clip_t": ("Text match (CLIP-T)", "does the video show what the prompt says?"),
-    "clip_i": ("Look match (CLIP-I)", "do frames resemble the photos?"),
-    "dino_i": ("Identity match (DINO-I)", "is it this individual, not just its kind?"),
-    "dino_i_min": ("… of the worse subject", "a mean can hide one that is missing"),
-    "dino_i_crop": (
-        "Identity match, each cut out (DINO-I crop)",
-        "each subject found and cut out, compared with its own photos; 0 where it is missing",
-    ),
-    "dino_i_crop_min": ("… of the worse subject", "a mean can hide one that is missing"),
+_FIRST = (
+    "clip_t",
+    "clip_i",
+    "dino_i",
+    "dino_i_min",
+    "dino_i_crop",
+    "dino_i_crop_min",
+    "dino_i_gain",
+)
+"""What a person asks first; all other scores follow in the order of `MEASURES`."""
+_WORST = ("… of the worse subject", "a mean can hide one that is missing")
+_DERIVED = {
+    "dino_i_min": _WORST,
+    "dino_i_crop_min": _WORST,
     "dino_i_gain": (
         "… as a share of what is possible",
         "0 is the base model, 1 is true footage of the subjects",
     ),
-    "clip_i_crop": ("Look match, each cut out (CLIP-I crop)", "the same cut-outs, seen by CLIP"),
-    "co_occurrence": ("All there", "the share of frames that show every subject"),
-    "bleed": ("Mixed up", "of these, the share where one looks like another; lower is better"),
-    "binding_margin": (
-        "Distance from being mixed up",
-        "how much nearer each is to its own photos than to another's; above 0 is right",
-    ),
-    "rank1": ("Told apart", "how often a cut-out is nearest to its own subject's photos"),
-    "t_cons": ("Consistency over time (T.Cons)", "do neighbouring frames agree?"),
-    "frame_change": ("Movement", "a frozen video is perfectly consistent, and scores 0 here"),
 }
 _UNSHOWN = frozenset(
     {"clip_t_scaled", "clip_i_min", "clip_i_crop_min", "rank1_min", "t_cons_all_pairs"}
+    | {"headline_min", "rank1_category_min", "motion"}
 )
-_NEITHER_WAY_BETTER = frozenset({"frame_change"})
-_LOWER_IS_BETTER = frozenset({"bleed"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,15 +250,16 @@ def _table(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
 
 def _names(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     present = _keys(metrics.values())
-    known = [name for name in _MEASURES if name in present]
-    others = [name for name in present if name not in _MEASURES and name not in _UNSHOWN]
+    listed = [*_FIRST, *(name for name in MEASURES if name not in _FIRST)]
+    known = [name for name in listed if name in present and name not in _UNSHOWN]
+    others = [name for name in present if name not in listed and name not in _UNSHOWN]
     return known + [
         name for name in others if any(_is_number(scores.get(name)) for scores in metrics.values())
     ]
 
 
 def _row(name: str, values: Sequence[float | None]) -> dict[str, Any]:
-    label, meaning = _MEASURES.get(name, (name, ""))
+    label, meaning = _DERIVED.get(name) or _called(name)
     first, last = values[0], values[-1]
     known = first is not None and last is not None
     # Rounded, and never a minus before zeros.
@@ -279,8 +274,18 @@ def _row(name: str, values: Sequence[float | None]) -> dict[str, Any]:
 
 
 def _improved(name: str, change: float) -> bool:
-    gained = -change if name in _LOWER_IS_BETTER else change
-    return gained >= 0.0005 and name not in _NEITHER_WAY_BETTER
+    direction = MEASURES[name].better if name in MEASURES else 1
+    return direction * change >= 0.0005
+
+
+def _called(name: str) -> tuple[str, str]:
+    """A score's label and what it means."""
+    if name not in MEASURES:
+        return name, ""
+    one = MEASURES[name]
+    # The field's own abbreviation; other short names say nothing new.
+    known_as = f" ({one.short})" if one.short.isupper() or "-" in one.short else ""
+    return one.title + known_as, one.meaning + ("; lower is better" if one.better < 0 else "")
 
 
 def _number(value: object) -> str:

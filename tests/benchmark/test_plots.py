@@ -10,9 +10,9 @@ import pytest
 
 from customvideo.benchmark.board import Board
 from customvideo.benchmark.drawing import Axis, Drawing, keep_apart, outline
-from customvideo.benchmark.measures import measure
 from customvideo.benchmark.plots import make_plots
 from customvideo.benchmark.statistics import Estimate
+from customvideo.evaluation.measures import measure
 from tests.benchmark.scoreboard import SKILL, make_rows
 
 

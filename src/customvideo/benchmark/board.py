@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 
-from customvideo.benchmark.measures import MEASURES, Measure, measure
 from customvideo.benchmark.plan import BASE, CEILING
 from customvideo.benchmark.rows import ResultRow
 from customvideo.benchmark.statistics import Difference, Estimate, Unit, compare, estimate
+from customvideo.evaluation.measures import MEASURES, Measure, measure
 
 __all__ = ["OURS", "REFERENCES", "Board"]
 

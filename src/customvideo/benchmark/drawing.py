@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from customvideo.benchmark.measures import Measure
 from customvideo.benchmark.statistics import Estimate
+from customvideo.evaluation.measures import Measure
 
 __all__ = ["Axis", "Drawing", "Shape", "keep_apart", "outline"]
 

@@ -24,10 +24,10 @@ from PIL import Image
 from customvideo.benchmark.board import Board
 from customvideo.benchmark.editions import load_edition
 from customvideo.benchmark.grid import Sample
-from customvideo.benchmark.measures import measure
 from customvideo.benchmark.statistics import Unit
 from customvideo.benchmark.store import JobFolder
 from customvideo.errors import UserError
+from customvideo.evaluation.measures import measure
 from customvideo.subjects.pictures import list_pictures, read_picture
 
 __all__ = ["Card", "Film", "Gallery", "KeptJob", "Person", "Photos", "edition_photos", "kept_jobs"]

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from customvideo.benchmark.board import Board
 from customvideo.benchmark.drawing import Axis, Drawing, keep_apart, outline
-from customvideo.benchmark.measures import Measure
 from customvideo.benchmark.sheets import brief
 from customvideo.benchmark.statistics import Estimate
+from customvideo.evaluation.measures import Measure
 
 __all__ = ["make_plots"]
 

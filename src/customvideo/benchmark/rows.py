@@ -1,7 +1,7 @@
 """A benchmark's results as one flat table: a row per method, combination, prompt, seed, subject.
 
 Everything the tables say is made from these rows alone. What a score is, is decided in
-`customvideo.evaluation`; what it is called in print, in `customvideo.benchmark.measures`.
+`customvideo.evaluation`; what it is called in print, in `customvideo.evaluation.measures`.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from customvideo.benchmark.board import REFERENCES, Board
-from customvideo.benchmark.measures import Group, Measure
 from customvideo.benchmark.statistics import FEWEST_SETS, Difference, Estimate
+from customvideo.evaluation.measures import Group, Measure
 
 __all__ = ["BRIEF", "MISSING", "Block", "Cell", "Line", "Sheet", "brief", "contests", "make_sheets"]
 

@@ -1,7 +1,7 @@
 """What each score is called in print, which way it is better, and how its numbers are written.
 
-One literal table; a score that is not in it is shown all the same, under its own name. What a score
-*is*, is decided in `customvideo.evaluation`.
+One literal table for the report and the benchmark; a score that is not in it is shown all the same,
+under its own name. What a score *is*, its own file decides.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ _ROWS = (
         "Distance from being mixed up",
         "Margin",
         "bound",
-        meaning="how much nearer each is to its own photos than to another's",
+        meaning="how much nearer each is to its own photos than to another's; above 0 is right",
     ),
     Measure(
         "rank1",

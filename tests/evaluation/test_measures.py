@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from customvideo.benchmark.measures import MEASURES, measure
 from customvideo.benchmark.rows import SCORES
+from customvideo.evaluation.measures import MEASURES, measure
 
 
 def test_every_score_of_the_rows_has_a_line() -> None:
