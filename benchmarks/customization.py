@@ -29,12 +29,15 @@ import numpy as np
 import torch
 
 from customvideo import generate
+from customvideo.adapters.adapter import Adapter
+from customvideo.attention.losses import attention_share
+from customvideo.attention.tape import watch
 from customvideo.backbones.base import Backbone, load_backbone
 from customvideo.config import Recipe, compose_recipe, parse_set
 from customvideo.evaluation.crops import Crops
 from customvideo.evaluation.evaluate import Encoders, Scores, evaluate
 from customvideo.evaluation.metrics import dino_i_gain
-from customvideo.methods.base import load_method
+from customvideo.methods.base import Method, load_method
 from customvideo.runs.scoring import encoders_for, finder_for
 from customvideo.subjects.prompt import Prompt
 from customvideo.subjects.subject import Subject, load_subjects
@@ -43,6 +46,7 @@ from customvideo.toybox.customstudio import StudioSubject, group_verb, studio, w
 from customvideo.toybox.development import development_pairs
 from customvideo.toybox.render import render
 from customvideo.toybox.world import sample_world
+from customvideo.training.batch import Batches, ScenePool, WordFinder, Workshop
 from customvideo.training.trainer import Trainer
 from customvideo.video import Video
 
@@ -69,6 +73,7 @@ class Trial:
     asked: list[Prompt]
     after: list[Video]
     train_seconds: float
+    attention: dict[str, float] = field(default_factory=dict)
     video_seconds: list[float] = field(default_factory=list)
 
     @property
@@ -159,12 +164,45 @@ def attempt(
     method = load_method(recipe.method, recipe.method_options)
     adapter = Trainer(recipe, None).fit(backbone, method, subjects)
     trial = Trial(scene, subjects, [], [], time.perf_counter() - began)
+    trial.attention = attention_shares(backbone, adapter, method, (subjects, recipe))
     for text, seed in scene.texts:
         trial.asked.append(Prompt(text, adapter.words))
         began = time.perf_counter()
         trial.after.append(generate(backbone, adapter, text, seed=seed, options=recipe.sampling))
         trial.video_seconds.append(time.perf_counter() - began)
     return trial
+
+
+@torch.no_grad()
+def attention_shares(
+    backbone: Backbone,
+    adapter: Adapter,
+    method: Method,
+    of: tuple[Sequence[Subject], Recipe],
+) -> dict[str, float]:
+    """Share of a word's attention that falls into its own mask over the mask's area: 1 is chance.
+
+    On scenes that were not trained on, noised to the middle of the process, at the sites that
+    attention control watches and at all others.
+    """
+    subjects, recipe = of
+    height, width = recipe.canvas or backbone.size
+    workshop = Workshop(backbone, method, subjects, (height, width), recipe.seed)
+    config = recipe.model_copy(update={"held_out": 8, "pool": 1})
+    with adapter.attach(backbone):
+        batches = Batches(ScenePool(workshop, 1), WordFinder(backbone, adapter), None, config)
+        batch = batches.held_out().to(backbone.device)
+        sites = backbone.sites(workshop.frames, height, width)
+        watched = {site.path for site in method.watches(backbone, workshop.frames, height, width)}
+        with watch(backbone.denoiser, sites, batch.words) as tape:
+            method.score(backbone, batch, None)
+            maps = tape.maps()
+    groups = {"watched": watched, "unwatched": set(maps) - watched}
+    return {
+        name: float(attention_share({path: maps[path] for path in paths}, batch.masks).mean())
+        for name, paths in groups.items()
+        if paths
+    }
 
 
 def footage(
@@ -209,6 +247,10 @@ def figures(
             for before, after in zip(sides["before"], sides["after"], strict=True)
         ]
     )
+    report["attention_share"] = {
+        name: mean([trial.attention.get(name) for trial in trials])
+        for name in ("watched", "unwatched")
+    }
     report["train_seconds"] = mean([trial.train_seconds for trial in trials])
     report["video_seconds"] = mean([s for trial in trials for s in trial.video_seconds])
     return report
