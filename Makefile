@@ -6,13 +6,17 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo bench test check format clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: $(READY)  ## subjects from photos into one video, in two acts: runs/demo/report.html
 	$(BIN)/customvideo demo --out runs/demo
+
+bench: $(READY)  ## the benchmark on twelve pairs, hours; stop it and go on: runs/bench/tables
+	$(BIN)/customvideo bench run --out runs/bench --pairs 12 --prompts 4
+	$(BIN)/customvideo bench table runs/bench
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest
