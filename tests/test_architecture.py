@@ -52,7 +52,6 @@ HOMES = {
     "diffusers": ["backbones", "toybox"],
     "jinja2": ["report", "benchmark"],
     "rich": ["training", "runs", "demo", "benchmark", "cli", "toybox"],
-    "tokenizers": ["toybox"],
     "transformers": ["quiet", "backbones", "adapters", "evaluation", "subjects", "toybox"],
     "typer": ["cli"],
 }

@@ -71,3 +71,15 @@ def test_an_action_is_seen_in_one_square_for_all_frames() -> None:
     assert rows[:12].sum() == rows[36:].sum() == 0 and rows[20:28].sum() > 0
     assert torch.allclose(view.mean(0), torch.zeros(3, 48, 48), atol=1e-6)
     assert torch.equal(view, models.action_view(frames, masks * 7, margin=0.0))
+
+
+def test_every_process_builds_the_same_tokenizer() -> None:
+    """Tokens that trade places would mix up what two courses learned."""
+    words = ["cat", "car", "cab", "an", "at", "ad", "zuko", "zuku", "of", "on"]
+    tokenizer = models.build_tokenizer(words)
+    assert [tokenizer.tokenize(word) for word in words] == [[f"{word}</w>"] for word in words]
+    vocabulary = tokenizer.get_vocab()
+    assert vocabulary == models.build_tokenizer(reversed(words)).get_vocab()
+    # After the bytes, plain and ending a word: the most frequent pair, then ties by the alphabet.
+    merged = sorted(vocabulary, key=vocabulary.__getitem__)[512:516]
+    assert merged == ["ca", "uk", "zuk", "ad</w>"]

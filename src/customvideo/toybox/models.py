@@ -6,8 +6,10 @@ What every part looks like is decided here and nowhere else; training it is `pre
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,6 @@ from diffusers import (
     UNet2DModel,
     UNet3DConditionModel,
 )
-from tokenizers import Tokenizer
-from tokenizers.models import BPE
-from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
 from transformers import (
     CLIPConfig,
@@ -70,23 +69,30 @@ def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
     All 256 byte symbols are present, plain and ending a word, so no text can be unknown to it.
     """
     symbols = byte_symbols()
-    trainer = BpeTrainer(
-        vocab_size=100_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False
-    )
-    learner = Tokenizer(BPE())
-    learner.train_from_iterator(sorted(set(words)), trainer)
-    merges = [tuple(merge) for merge in _merges(learner)]
+    merges = _merges(sorted(set(words)))
     entries = [*symbols, *(symbol + "</w>" for symbol in symbols)]
     entries += [left + right for left, right in merges]
     vocabulary = {entry: index for index, entry in enumerate(dict.fromkeys([*entries, BOS, EOS]))}
-    return CLIPTokenizer(
-        vocab=vocabulary, merges=[tuple(m) for m in merges], model_max_length=MAX_LENGTH
-    )
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_LENGTH)
 
 
-def _merges(tokenizer: Tokenizer) -> list[list[str]]:
-    merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    return [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+def _merges(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges (Sennrich et al. 2016) that leave one token of each of `words`.
+
+    Ties go to the first in the alphabet. The tokenizers library breaks them at random, anew in
+    every process, and a model whose tokens trade places between two courses mixes them up.
+    """
+    spelled = [[*word[:-1], word[-1] + "</w>"] for word in words]
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for parts in spelled for pair in pairwise(parts)):
+        most = max(pairs.values())
+        left, right = best = min(pair for pair, count in pairs.items() if count == most)
+        merges.append(best)
+        for parts in spelled:
+            for index in range(len(parts) - 1, 0, -1):
+                if parts[index - 1 : index + 1] == [left, right]:
+                    parts[index - 1 : index + 1] = [left + right]
+    return merges
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Any:
