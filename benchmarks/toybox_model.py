@@ -101,7 +101,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=39, help="for one, two and three subjects")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=4711)
     parser.add_argument("--sheet", type=Path)
     return parser.parse_args()

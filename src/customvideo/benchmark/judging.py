@@ -8,7 +8,7 @@ from __future__ import annotations
 from customvideo.benchmark.grid import Job
 from customvideo.benchmark.kit import Kit
 from customvideo.benchmark.store import JobFolder, Scored
-from customvideo.evaluation.evaluate import Crops, evaluate
+from customvideo.evaluation.evaluate import evaluate
 from customvideo.subjects.prompt import LearnedWord, Prompt
 from customvideo.video import Video
 
@@ -27,8 +27,7 @@ def score(job: Job, folder: JobFolder, kit: Kit) -> Scored:
     videos = [Video.load(folder.video(sample)) for sample in job.samples]
     words = words_of(job)
     prompts = [Prompt(job.prompts[prompt], words) for prompt, _ in job.samples]
-    crops = None if judges.finder is None else Crops(judges.finder, judges.gallery)
-    found = evaluate(videos, prompts, subjects, judges.encoders, segmenter=crops)
+    found = evaluate(videos, prompts, subjects, judges.encoders, segmenter=judges.crops)
     small = judges.small & set(job.subjects)
     return Scored(kit.scoring(job.recipe.backbone), job.samples, found.rows, small)
 

@@ -16,8 +16,8 @@ from customvideo.backbones.base import Backbone, load_backbone
 from customvideo.benchmark.editions import Edition
 from customvideo.benchmark.grid import RESULTS_VERSION, Sample
 from customvideo.config import Recipe
+from customvideo.evaluation.crops import CropJudge, Crops
 from customvideo.evaluation.evaluate import Encoders
-from customvideo.evaluation.instances import InstanceSegmenter
 from customvideo.evaluation.scores import Row
 from customvideo.runs.scoring import encoders_for, finder_for
 from customvideo.subjects.masks import coverage
@@ -32,12 +32,11 @@ _SMALL = 1 / 3
 
 @dataclass(frozen=True, eq=False)
 class Judges:
-    """Who scores videos. `finder` None means that nobody looks at each subject alone; `gallery` are
-    the individuals among which the right one is to be told, `small` the names of the small ones."""
+    """Who scores videos. `crops` None means that nobody looks at each subject alone; else it knows
+    the individuals among which the right one is to be told. `small` are the small ones' names."""
 
     encoders: Encoders
-    finder: InstanceSegmenter | None
-    gallery: tuple[Subject, ...]
+    crops: CropJudge | None
     small: frozenset[str]
 
 
@@ -71,7 +70,10 @@ class Kit:
             encoders = encoders_for(backbone, device=self.device)
             finder = finder_for(backbone, device=self.device)
             gallery = tuple(self.subjects(self.edition.subjects, backbone))
-            self._judges = backbone.name, Judges(encoders, finder, gallery, _small(gallery))
+            crops = None
+            if finder is not None:
+                crops = CropJudge(Crops(finder, gallery), encoders.clip, encoders.dino)
+            self._judges = backbone.name, Judges(encoders, crops, _small(gallery))
         return self._judges[1]
 
     def footage(self, combination: str, sample: Sample, recipe: Recipe) -> Video | None:
