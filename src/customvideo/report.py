@@ -35,15 +35,8 @@ _STRIP_SIDE = 960
 _FILM_WIDTH = 480
 _JPEG_QUALITY = 88
 
-_FIRST = (
-    "clip_t",
-    "clip_i",
-    "dino_i",
-    "dino_i_min",
-    "dino_i_crop",
-    "dino_i_crop_min",
-    "dino_i_gain",
-)
+_IN_CROPS = ("dino_i_crop", "dino_i_crop_min", "dino_i_gain")
+_FIRST = ("clip_t", "clip_i", "dino_i", "dino_i_min", *_IN_CROPS)
 """What a person asks first; all other scores follow in the order of `MEASURES`."""
 _WORST = ("… of the worse subject", "a mean can hide one that is missing")
 _DERIVED = {
