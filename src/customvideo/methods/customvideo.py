@@ -27,7 +27,7 @@ from customvideo.attention.site import AttentionSite, intermediate
 from customvideo.attention.tape import Tape
 from customvideo.backbones.base import Backbone, LayerGroup
 from customvideo.methods.base import Batch, Example, PriorPlan, check_template
-from customvideo.methods.denoising import row_losses, single_frame, squared_error
+from customvideo.methods.denoising import row_losses, row_means, single_frame, squared_error
 from customvideo.methods.scaling import PHOTO, scaled, valid_cells
 from customvideo.methods.separate import learned_words, one_subject
 from customvideo.settings import Settings
@@ -220,8 +220,7 @@ class CustomVideo:
         error = squared_error(backbone, batch, frame_mode=self.config.single_frame)
         inside = batch.masks.amax(dim=1)
         counts = inside if weight is None else 1 + (weight - 1) * inside
-        counts = counts * valid_cells(batch)
-        return (error * counts).sum(dim=(1, 2)) / counts.sum(dim=(1, 2)).clamp(min=1e-6)
+        return row_means(error, counts * valid_cells(batch))
 
     def _attention(self, batch: Batch, tape: Tape) -> Tensor:
         # In training a map without gradient would make the term vanish silently.

@@ -15,7 +15,7 @@ from customvideo.backbones.base import Backbone, TextStates
 from customvideo.errors import ConfigError
 from customvideo.methods.base import Batch
 
-__all__ = ["row_losses", "single_frame", "squared_error"]
+__all__ = ["row_losses", "row_means", "single_frame", "squared_error"]
 
 
 def squared_error(
@@ -42,6 +42,12 @@ def squared_error(
         prediction = backbone.predict(noisy, batch.times, told)
     error = (prediction.float() - target.float()).square().mean(dim=(1, 2))
     return error * noise.weight(batch.times)[:, None, None]
+
+
+def row_means(error: Tensor, counts: Tensor) -> Tensor:
+    """The mean of each row's `error` (row, height, width), every place weighing `counts` of the
+    same shape; (row,), and 0 for a row where nothing counts."""
+    return (error * counts).sum(dim=(1, 2)) / counts.sum(dim=(1, 2)).clamp(min=1e-6)
 
 
 def row_losses(rows: Tensor, batch: Batch, prior_weight: float) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from customvideo.attention.tape import Tape
 from customvideo.backbones.base import Backbone
 from customvideo.errors import ConfigError
 from customvideo.methods.base import Batch, Example
-from customvideo.methods.denoising import row_losses, single_frame, squared_error
+from customvideo.methods.denoising import row_losses, row_means, single_frame, squared_error
 from customvideo.methods.dreambooth import DreamBoothLora, DreamBoothLoraConfig
 from customvideo.methods.photos import PhotoPrompt
 from customvideo.methods.rendering import Draw, Rendering
@@ -124,8 +124,7 @@ class DisenStudio(DreamBoothLora):
         inside = batch.masks.amax(dim=1)
         states = _states(backbone, batch.texts, self._words)
         read = self._read(backbone, batch, states, batch.extra[_BANDS])
-        error = (read * inside).sum(dim=(1, 2))
-        return (error / inside.sum(dim=(1, 2)).clamp(min=1e-6)).mean()
+        return row_means(read, inside).mean()
 
     def render(self, backbone: Backbone, wanted: Rendering, draw: Draw) -> Sequence[Video]:
         """The plain sampler's videos, each column reading its subject of the prompt alone."""

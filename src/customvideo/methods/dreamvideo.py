@@ -24,7 +24,7 @@ from customvideo.attention.site import AttentionSite
 from customvideo.attention.tape import Tape
 from customvideo.backbones.base import Backbone
 from customvideo.methods.base import Batch, Example, PriorPlan, Stage
-from customvideo.methods.denoising import squared_error
+from customvideo.methods.denoising import row_means, squared_error
 from customvideo.methods.separate import one_subject
 from customvideo.settings import Settings
 from customvideo.subjects.subject import Subject
@@ -101,8 +101,7 @@ class DreamVideo:
     def score(self, backbone: Backbone, batch: Batch, tape: Tape | None) -> Tensor:
         """The error inside the subjects' masks."""
         inside = batch.masks.amax(dim=1)
-        error = (self._error(backbone, batch) * inside).sum(dim=(1, 2))
-        return (error / inside.sum(dim=(1, 2)).clamp(min=1e-6)).mean()
+        return row_means(self._error(backbone, batch), inside).mean()
 
     def _error(self, backbone: Backbone, batch: Batch) -> Tensor:
         return squared_error(backbone, batch, frame_mode=self.config.single_frame)

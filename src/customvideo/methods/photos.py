@@ -17,7 +17,7 @@ from customvideo.attention.site import AttentionSite
 from customvideo.attention.tape import Tape
 from customvideo.backbones.base import Backbone
 from customvideo.methods.base import Batch, PriorPlan, check_template
-from customvideo.methods.denoising import row_losses, squared_error
+from customvideo.methods.denoising import row_losses, row_means, squared_error
 from customvideo.settings import Settings
 from customvideo.subjects.subject import Subject
 
@@ -99,4 +99,4 @@ class PhotoMethod:
     def _errors(self, backbone: Backbone, batch: Batch, counts: Tensor) -> Tensor:
         """Squared error of the prediction, one weighted mean a row (row,), float32."""
         error = squared_error(backbone, batch, frame_mode=self.config.single_frame)
-        return (error * counts).sum(dim=(1, 2)) / counts.sum(dim=(1, 2)).clamp(min=1e-6)
+        return row_means(error, counts)
