@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import VideoMAEForVideoClassification
 
 from customvideo.toybox.models import action_view
+from customvideo.toybox.recipe.autoencoder import round_trip
 from customvideo.toybox.recipe.course import Losses
 from customvideo.toybox.recipe.dataset import Shelf
 from customvideo.toybox.recipe.draw import Draw, unit
@@ -69,14 +70,7 @@ class ActionStage:
         frames = unit(self.shelves[source].frames[index])
         masks = self.shelves[source].labels[index] == subject + 1
         if spoil:
-            frames = self._spoiled(draw, frames)
+            frames = round_trip(self.vae, frames.to(self.device), draw, _HAZE).cpu()
         if draw.chance(1, 0.5)[0]:
             frames, masks = frames.flip(-1), masks.flip(-1)
         return action_view(frames, masks, float(draw.numpy.uniform(0.05, 0.25)))
-
-    @torch.no_grad()
-    def _spoiled(self, draw: Draw, frames: Tensor) -> Tensor:
-        latents = self.vae.encode(frames.to(self.device)).latent_dist.mean
-        noisy = latents + _HAZE * latents.std() * draw.normal(latents)
-        decoded: Tensor = self.vae.decode(noisy).sample
-        return decoded.cpu()

@@ -12,7 +12,7 @@ from customvideo.toybox.recipe.course import Losses
 from customvideo.toybox.recipe.dataset import Shelf
 from customvideo.toybox.recipe.draw import Draw, unit
 
-__all__ = ["AutoencoderStage", "PatchCode", "start_from_patches"]
+__all__ = ["AutoencoderStage", "PatchCode", "round_trip", "start_from_patches"]
 
 PATCH = 8
 _CROP = (32, 48)
@@ -75,6 +75,18 @@ def start_from_patches(vae: AutoencoderKL, code: PatchCode) -> None:
     _clear(vae.quant_conv)
     for channel in range(2 * LATENT_CHANNELS):
         vae.quant_conv.weight[channel, channel] = 1.0
+
+
+@torch.no_grad()
+def round_trip(vae: AutoencoderKL, pictures: Tensor, draw: Draw, haze: float) -> Tensor:
+    """`pictures` (N, 3, height, width) encoded and decoded, as generated ones would come out.
+
+    `haze` is the noise on the latents, in their deviations: a denoiser's are never exact.
+    """
+    latents = vae.encode(pictures).latent_dist.mean
+    noisy = latents + haze * latents.std() * draw.normal(latents)
+    decoded: Tensor = vae.decode(noisy).sample
+    return decoded
 
 
 def _clear(layer: nn.Conv2d) -> None:

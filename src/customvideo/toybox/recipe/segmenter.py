@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL, UNet2DModel
 from torch import Tensor
 
 from customvideo.toybox.models import answer_segmenter
+from customvideo.toybox.recipe.autoencoder import round_trip
 from customvideo.toybox.recipe.course import Losses
 from customvideo.toybox.recipe.dataset import Shelf
 from customvideo.toybox.recipe.draw import Draw, unit
@@ -71,11 +72,7 @@ class SegmenterStage:
     def _spoiled(self, draw: Draw, pictures: Tensor) -> Tensor:
         """`pictures` (N, 3, height, width) as a generator might have made them: soft and noisy."""
         if draw.chance(1, _ROUND_TRIP)[0]:
-            latents = self.vae.encode(pictures).latent_dist.mean
-            decoded: Tensor = self.vae.decode(
-                latents + _HAZE * latents.std() * draw.normal(latents)
-            ).sample
-            return decoded
+            return round_trip(self.vae, pictures, draw, _HAZE)
         strength = float(draw.numpy.uniform(0, 1))
         soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         return pictures.lerp(soft, strength) + 0.05 * strength * draw.normal(pictures)
