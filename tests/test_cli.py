@@ -30,8 +30,11 @@ FLAGS = {
     "toybox studio": "out",
     "toybox sheet": "out count seed",
     "bench run": "out edition plan entry set pairs only prompts seeds device ray retry-failed",
+    "bench search": "out method factor plan edition set pairs prompts seeds device ray"
+    " retry-failed",
     "bench score": "device",
-    "bench table": "out ours",
+    "bench probe": "videos device",
+    "bench table": "out ours max-mb",
     "bench check": "",
     "bench fetch": "out",
 }

@@ -7,7 +7,13 @@ import logging
 import pytest
 import torch
 
-from customvideo.attention.site import AttentionSite, describe, intermediate, require_visible
+from customvideo.attention.site import (
+    AttentionSite,
+    describe,
+    intermediate,
+    level,
+    require_visible,
+)
 from customvideo.errors import AttentionError
 
 
@@ -60,3 +66,21 @@ def test_a_subject_under_three_cells_of_every_site_is_refused() -> None:
         require_visible(sites, ["<tom>", "<ada>"], masks)
     masks[1, :20, :20] = 1
     require_visible(sites, ["<tom>", "<ada>"], masks)
+
+
+def test_a_level_is_one_size_counted_from_the_finest() -> None:
+    sites = [*ZEROSCOPE, site("up.2", 20, 36)]
+    assert level(sites, 1) == [ZEROSCOPE[0]]
+    assert level(sites, 2) == [ZEROSCOPE[1], sites[-1]]
+    assert level(sites, 4) == [ZEROSCOPE[3]]
+    with pytest.raises(AttentionError, match="no attention level 5; the backbone has 4"):
+        level(sites, 5)
+
+
+def test_how_small_is_too_small_can_be_said() -> None:
+    masks = torch.zeros(1, 80, 120)
+    masks[0, :10, :20] = 1
+    sites = [site("a", 8, 12)]
+    require_visible(sites, ["<tom>"], masks, fewest=2)
+    with pytest.raises(AttentionError, match=r"needs 2\.5;.*least_cells"):
+        require_visible(sites, ["<tom>"], masks, fewest=2.5)

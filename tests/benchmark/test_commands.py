@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import Result
 
-from customvideo.benchmark import commands, editions, job
+from customvideo.benchmark import commands, editions, job, kit
 from customvideo.benchmark import ray as on_ray
 from customvideo.benchmark.editions import EDITIONS
 from customvideo.benchmark.rows import read_rows
@@ -206,6 +207,10 @@ def test_tables_and_the_page_come_from_the_rows(copied: Path) -> None:
     page = (copied / "tables" / "tables.html").read_text(encoding="utf-8")
     assert "customvideo-no-control" in page and "data:video" in page
     assert "Wrote" in result.output and str(copied / "tables") in result.output
+    small = run_cli("bench", "table", copied, "--max-mb", "0", "--out", copied / "small")
+    assert small.exit_code == 0 and "Tables and plots alone" in small.output
+    page = (copied / "small" / "tables.html").read_text(encoding="utf-8")
+    assert "data:video" not in page and "To keep this page within 0 MB" in page
 
 
 def test_check_says_whether_an_edition_is_sound(toys: Path, tmp_path: Path) -> None:
@@ -263,6 +268,47 @@ def test_a_single_subject_is_refused(plan: Path, toys: Path, tmp_path: Path) -> 
     result = run_cli("bench", "run", "--plan", plan, "--edition", alone, "--out", tmp_path / "out")
     said = complaint(result)
     assert "alone" in said and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "parts"),
+    [
+        ({"images": [{"file": "9.png"}]}, ("9.png' of subject", "is missing")),
+        ({"names": ("rex", "rex")}, ("2 subjects are called 'rex'", "its own name")),
+        ({"together": ("rex",)}, ("The combination 'rex' has 1 subject", "give it 2 to 4")),
+        ({"together": ("rex", "rexx")}, ("unknown subject 'rexx'", "did you mean 'rex'")),
+    ],
+    ids=["missing file", "duplicate name", "one subject", "unknown subject"],
+)
+def test_a_wrong_manifest_is_one_sentence(
+    manifest: dict[str, Any], parts: tuple[str, ...], plan: Path, toys: Path, tmp_path: Path
+) -> None:
+    edition = Path(shutil.copytree(toys, tmp_path / "toys"))
+    names = manifest.get("names", (CATS[0], "rex"))
+    nouns = {CATS[0]: "cat", "rex": "dog"}
+    subjects: list[dict[str, Any]] = [{"name": name, "category": nouns[name]} for name in names]
+    subjects[-1] |= {"images": manifest["images"]} if "images" in manifest else {}
+    together = manifest.get("together", names)
+    prompt = " and ".join(f"a <{name}> {nouns.get(name, 'dog')}" for name in together)
+    told = {
+        **{"name": "mine", "version": "1", "subjects": subjects},
+        "combinations": [{"subjects": together, "prompts": [prompt]}],
+    }
+    (edition / "customstudio.json").write_text(json.dumps(told))
+    out = tmp_path / "out"
+    said = complaint(run_cli("bench", "run", "--plan", plan, "--edition", edition, "--out", out))
+    assert all(part in said for part in parts), said
+    assert not out.exists()
+
+
+def test_without_an_encoder_nothing_is_trained_that_cannot_be_scored(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = f"clip={tmp_path / 'nowhere'}"
+    monkeypatch.setattr(kit, "encoders_for", partial(kit.encoders_for, clip=missing))
+    out = tmp_path / "out"
+    said = complaint(run_cli("bench", "run", "--plan", plan, "--out", out))
+    assert "nowhere" in said and not out.exists()
 
 
 def test_results_of_another_version_or_edition_are_not_touched(

@@ -108,6 +108,25 @@ def test_what_does_not_fit_is_a_link(tmp_path: Path) -> None:
     away = [link for link in page.all("a") if link.get("class") == "away"]
     assert len(away) == 4 and all(link["aria-label"] for link in away)
     assert "links lead to videos beside it" in page.text
+    assert "To keep this page within 0 MB, 4 of 4 videos are links and 8 photos left out." in (
+        " ".join(page.text.split())
+    )
+
+
+def test_the_page_itself_stays_within_what_is_allowed(tmp_path: Path) -> None:
+    rows = make_rows(["customvideo", "rival"], pairs=8, larger=0)
+
+    def make(max_mb: float) -> tuple[int, Page]:
+        page = make_page(tmp_path / str(max_mb), rows, max_mb=max_mb)
+        return (tmp_path / str(max_mb) / "tables" / "page.html").stat().st_size, page
+
+    (bare, _), (full, whole) = make(0), make(5)
+    assert "To keep this page" not in whole.text
+    for share in (0.3, 0.6):
+        allowed = bare + share * (full - bare)
+        size, page = make(allowed / 1e6)
+        assert bare < size <= allowed
+        assert "To keep this page within" in page.text and page.all("img")
 
 
 def test_without_videos_the_numbers_are_still_shown(tmp_path: Path) -> None:

@@ -82,7 +82,10 @@ def test_every_packaged_entry_can_be_made(backbone: str) -> None:
     """A line of the list that a method or setting does not understand is found here."""
     _, entries = resolve(BenchPlan(entries=packaged_entries()), backbone)
     assert {entry.recipe.backbone for entry in entries} == {backbone}
-    assert len(entries) == len(packaged_entries())
+    # What the complete method does anyway is no ablation there.
+    labels = {entry.label for entry in entries}
+    repeats = {"toybox": "customvideo-paste", "zeroscope": "customvideo-panel"}
+    assert labels == packaged_entries().keys() - {repeats[backbone]}
     # A method that is in the table is compared.
     assert METHODS.keys() <= {entry.recipe.method for entry in entries}
 

@@ -58,7 +58,7 @@ def test_the_columns_are_those_agreed_upon() -> None:
         *("method", "combination", "subjects", "same_category", "prompt", "seed"),
         *("subject", "category", "small"),
     )
-    assert COLUMNS[9:] == SCORES and len(set(COLUMNS)) == len(COLUMNS) == 36
+    assert COLUMNS[9:] == SCORES and len(set(COLUMNS)) == len(COLUMNS) == 40
 
 
 def test_a_score_is_a_number() -> None:

@@ -68,7 +68,7 @@ def test_a_videos_score_is_the_mean_of_its_subjects_and_a_mean_is_over_videos() 
 
 def test_every_table_is_there(sheets: dict[str, Sheet]) -> None:
     assert list(sheets) == [
-        *("main", "against", "bound", "ablations", "ablations-bound", "ablations-motion"),
+        *("main", "against", "bound", "gates", "ablations", "ablations-bound", "ablations-motion"),
         *("scaling", "same-category", "small", "motion", "failure", "cost"),
     ]
 

@@ -148,6 +148,34 @@ def test_intermediate_sites_are_watched(backbone: Backbone) -> None:
     assert quick_method(attention_weight=0.0).watches(backbone, 1, *CANVAS) == []
 
 
+def test_one_level_can_be_watched_alone(backbone: Backbone) -> None:
+    every = {site.cells for site in backbone.sites(1, *CANVAS)}
+    for number, cells in enumerate(sorted(every, reverse=True), start=1):
+        sites = quick_method(level=number).watches(backbone, 1, *CANVAS)
+        assert {site.cells for site in sites} == {cells}
+    with pytest.raises(AttentionError, match="no attention level 9"):
+        quick_method(level=9).watches(backbone, 1, *CANVAS)
+
+
+@pytest.mark.parametrize("style", ["paste", "panel", "separate", "scaled"])
+def test_boxes_can_stand_for_masks(cast: list[Subject], style: str) -> None:
+    outlines, boxes = (
+        quick_method(compose=style, mask_shape=shape).scenes(
+            cast, np.random.default_rng(3), CANVAS
+        )[0]
+        for shape in ("outline", "box")
+    )
+    # The picture and what is asked of it are the same; only the losses see another shape.
+    assert np.array_equal(outlines.frames, boxes.frames) and outlines.prompt == boxes.prompt
+    for mask, box in zip(outlines.masks, boxes.masks, strict=True):
+        assert set(np.unique(box)) <= {0.0, 1.0}
+        assert np.all(box[mask >= 0.5] == 1)
+        for axis in (0, 1):
+            inside, covered = (np.flatnonzero(one.any(axis=axis)) for one in (mask >= 0.5, box))
+            full = range(inside[0], inside[-1] + 1) if len(inside) else []
+            assert covered.tolist() == list(full)
+
+
 def test_the_prior_plan_follows_the_settings(backbone: Backbone, cast: list[Subject]) -> None:
     assert quick_method().prior(backbone, cast) is None
     method = quick_method(prior_weight=1.0, prior_samples=7, prior_clips_every=5)

@@ -36,6 +36,7 @@ TINY = PretrainConfig(
     segmenter_steps=1,
     denoiser_steps=2,
     motion_steps=2,
+    animator_steps=1,
     prior_pictures=1,
     prior_clips=1,
     prior_steps=1,
@@ -65,6 +66,8 @@ def test_the_recipe_leaves_a_folder_that_loads(work: Path, tmp_path: Path) -> No
     assert len(ToySegmenter(model=weights / "segmenter").find(pictures)) == 2
     clip, masks = np.zeros((8, 64, 96, 3), np.uint8), np.ones((8, 64, 96), bool)
     assert ToyActions(model=weights / "actions").name(clip, masks) in ACTIONS
+    assert (weights / "animator" / "unet" / "config.json").is_file()
+    assert (weights / "animator" / "scheduler" / "scheduler_config.json").is_file()
     assert not (tmp_path / "weights.new").exists()
 
 

@@ -11,7 +11,7 @@ import torch
 
 from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import Backbone
-from customvideo.errors import PromptError
+from customvideo.errors import ConfigError, PromptError
 from customvideo.methods.base import Example, PriorPlan
 from customvideo.methods.customvideo import CustomVideo
 from customvideo.subjects.prompt import LearnedWord, Prompt
@@ -240,3 +240,28 @@ def test_extras_travel_with_their_rows(
     assert only.batch.to("meta").extra["valid"].is_meta
     scenes, prior = make_batches(make_prior(height=16)).passes(1, 0)
     assert set(scenes.batch.extra) == {"valid"} and prior.batch.extra == {}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_small_pool_still_shows_everybody(
+    backbone: Backbone, cast: list[Subject], seed: int
+) -> None:
+    """Of two scenes with one subject each, both may show the same one, in half of all runs."""
+    method = quick_method(compose="separate")
+    workshop = Workshop(backbone, method, cast, CANVAS, seed=seed)
+    drawn, kept = workshop.make_many(0, 2), ScenePool(workshop, 2)
+    assert torch.stack([scene.present for scene in kept.scenes]).any(dim=0).all()
+    assert (kept.mean_masks.sum(dim=(1, 2)) > 0).all()
+    if torch.stack([scene.present for scene in drawn]).any(dim=0).all():
+        # Where chance did it, nothing is changed.
+        pairs = zip(drawn, kept.scenes, strict=True)
+        assert all(torch.equal(one.latents, other.latents) for one, other in pairs)
+    assert (ScenePool(workshop, 0).mean_masks.sum(dim=(1, 2)) > 0).all()
+
+
+def test_a_pool_that_cannot_show_everybody_is_refused(
+    backbone: Backbone, cast: list[Subject]
+) -> None:
+    workshop = Workshop(backbone, quick_method(compose="separate"), cast, CANVAS, seed=0)
+    with pytest.raises(ConfigError, match=r"1 scenes do not show each of the 2 subjects; set pool"):
+        ScenePool(workshop, 1)

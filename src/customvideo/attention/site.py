@@ -17,11 +17,12 @@ from torch import Tensor
 from customvideo.attention.losses import shrink_masks
 from customvideo.errors import AttentionError
 
-__all__ = ["AttentionSite", "describe", "intermediate", "require_visible"]
+__all__ = ["FEWEST_CELLS", "AttentionSite", "describe", "intermediate", "level", "require_visible"]
 
 _LOG = logging.getLogger(__name__)
 
-_FEWEST_CELLS = 3
+FEWEST_CELLS = 3.0
+"""Cells of a grid that a mask must cover for attention control to place it there."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,21 @@ def intermediate(
     return chosen
 
 
+def level(sites: Sequence[AttentionSite], number: int) -> list[AttentionSite]:
+    """The sites of one grid size alone; `number` counts sizes from the finest, which is 1.
+
+    Raises:
+        AttentionError: there are not so many sizes.
+    """
+    sizes = sorted({site.cells for site in sites}, reverse=True)
+    if not 1 <= number <= len(sizes):
+        raise AttentionError(
+            f"There is no attention level {number}; the backbone has {len(sizes)}, counted from "
+            "the finest."
+        )
+    return [site for site in sites if site.cells == sizes[number - 1]]
+
+
 def describe(sites: Sequence[AttentionSite]) -> str:
     """A short text table of `sites`, one line per grid size, in the given order."""
     levels: dict[tuple[str, int], list[str]] = {}
@@ -98,25 +114,31 @@ def describe(sites: Sequence[AttentionSite]) -> str:
     return "\n".join(lines)
 
 
-def require_visible(sites: Sequence[AttentionSite], words: Sequence[str], masks: Tensor) -> None:
+def require_visible(
+    sites: Sequence[AttentionSite],
+    words: Sequence[str],
+    masks: Tensor,
+    fewest: float = FEWEST_CELLS,
+) -> None:
     """Refuse subjects too small for attention control to place.
 
     Args:
         sites: the chosen sites.
         words: the subjects' words, for the message.
         masks: (word, height, width) in [0, 1], one per word, as they lie on the canvas.
+        fewest: how many cells a mask must cover.
 
     Raises:
-        AttentionError: a mask covers fewer than 3 cells of every site; names word and grid.
+        AttentionError: a mask covers fewer cells of every site; names word and grid.
     """
     largest = max(sites, key=lambda site: site.cells)
     cells = shrink_masks(masks, largest.grid[1:]).sum(dim=(-2, -1)).tolist()
     for word, covered in zip(words, cells, strict=True):
-        if covered < _FEWEST_CELLS:
+        if covered < fewest:
             raise AttentionError(
                 f"The mask of {word} covers {covered:.1f} cells of the {_grid(largest)} attention "
-                f"grid and needs {_FEWEST_CELLS}; use photos that show it larger, correct its "
-                "mask, or train at a larger size."
+                f"grid and needs {fewest:g}; use photos that show it larger, correct its mask, "
+                "train at a larger size, or ask for less with least_cells."
             )
 
 

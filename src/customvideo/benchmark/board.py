@@ -81,6 +81,10 @@ class Board:
         known = [name for name in MEASURES if name in present]
         return [measure(name) for name in [*known, *(n for n in present if n not in MEASURES)]]
 
+    def of(self, method: str) -> Sequence[ResultRow]:
+        """The rows of `method`."""
+        return self._by_method.get(method, ())
+
     def where(self, test: Callable[[ResultRow], bool]) -> Board:
         """The same for the rows that pass `test` alone."""
         return Board((row for row in self.rows if test(row)), self.ours)

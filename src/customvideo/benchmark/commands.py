@@ -1,4 +1,5 @@
-"""What the verbs of `customvideo bench` do: run, score, table, check, fetch.
+"""What the verbs of `customvideo bench` do: run, search, score, probe, table, check,
+fetch.
 
 Each function is one verb from its arguments to files and lines of text. What the flags are called
 is the command line's business, what happens to a job that of the files beside this one.
@@ -19,15 +20,18 @@ from customvideo.benchmark.grid import Contender, Job, Kind, choose, make_jobs, 
 from customvideo.benchmark.job import Outcome, Worker
 from customvideo.benchmark.kit import Kit
 from customvideo.benchmark.plan import BenchPlan, Entry, resolve
+from customvideo.benchmark.probe import probe as make_probes
 from customvideo.benchmark.ray import OnRay, require_ray
 from customvideo.benchmark.results import collect
+from customvideo.benchmark.search import log, trials
 from customvideo.benchmark.store import Store
-from customvideo.benchmark.tables import render_tables
+from customvideo.benchmark.tables import MAX_MB, render_tables
 from customvideo.benchmark.view import View
+from customvideo.errors import UserError
 from customvideo.runs.calling import command
 from customvideo.runs.folder import Say, require_writable
 
-__all__ = ["Summary", "check", "fetch", "run", "score", "table"]
+__all__ = ["Summary", "check", "fetch", "probe", "run", "score", "search", "table"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,23 @@ def run(
     return _summary(len(jobs), failed, rows, say)
 
 
+def search(
+    plan: BenchPlan, out: Path, *, say: Say, ray: str | None = None, retry_failed: bool = False
+) -> Summary:
+    """Do what is left of a plan whose labels are `method@setting`, log it, and say what won.
+
+    Raises:
+        UserError, Interrupted: as `run`.
+    """
+    ended = run(plan, out, say=say, ray=ray, retry_failed=retry_failed)
+    table = log(out)
+    for trial in trials(out):
+        if trial.won and trial.score is not None:
+            say(f"Best of {trial.method}: {trial.setting}, headline {trial.score.mean:.3f}")
+    say(f"Wrote '{table}', all rows beside it.")
+    return ended
+
+
 def score(out: Path, *, say: Say, device: str = "auto") -> Summary:
     """Score every saved video in `out` anew, and write all rows; nothing is trained or drawn.
 
@@ -96,8 +117,53 @@ def score(out: Path, *, say: Say, device: str = "auto") -> Summary:
     return _summary(len(jobs), failed, collect(store), say)
 
 
-def table(out: Path, target: Path | None = None, *, say: Say, ours: str = OURS) -> list[Path]:
+def probe(out: Path, *, say: Say, videos: int = 1, device: str = "auto") -> Summary:
+    """Make the extra videos of the swap test and of retention for each trained job in `out`.
+
+    The first `videos` of each job are probed; what is there is kept. Writes all rows.
+
+    Raises:
+        UserError: there are no results of this version, or their edition is not found.
+    """
+    store = Store(out)
+    store.require()
+    edition = load_edition(store.edition)
+    store.check(edition)
+    kit = Kit(edition, device)
+    found = sorted(store.found(), key=lambda one: one[0].recipe.backbone)
+    bases = {
+        (job.combination, job.made.backbone): (job, folder)
+        for job, folder in found
+        if job.kind == "base"
+    }
+    trained = [one for one in found if one[0].kind == "trained" and one[1].scored is not None]
+    failed = []
+    for number, (job, folder) in enumerate(trained, start=1):
+        say(f"[{number}/{len(trained)}] {job.method} on {job.combination}")
+        base = bases.get((job.combination, job.made.backbone))
+        try:
+            make_probes(job, folder, kit, base, videos)
+        except UserError as error:
+            failed.append(Outcome(job, "failed", message=str(error)))
+    rows = collect(store)
+    for outcome in failed:
+        say(f"Failed: {outcome.job.method} on {outcome.job.combination}: {outcome.message}")
+    say(f"Wrote '{rows}'. Next:")
+    say(f"  {command('bench', 'table', out)}")
+    return Summary(len(trained) - len(failed), tuple(failed), rows)
+
+
+def table(
+    out: Path,
+    target: Path | None = None,
+    *,
+    say: Say,
+    ours: str = OURS,
+    max_mb: float = MAX_MB,
+) -> list[Path]:
     """Write the tables and the page of the results in `out` into `target`, or into `out/tables`.
+
+    The page has at most `max_mb` megabytes, unless it has more without any picture or video.
 
     Raises:
         UserError: there are no results of this version, or no job is finished.
@@ -105,7 +171,9 @@ def table(out: Path, target: Path | None = None, *, say: Say, ours: str = OURS) 
     store = Store(out)
     store.require()
     collect(store)
-    written = render_tables(out, target or out / "tables", ours=ours)
+    written = render_tables(out, target or out / "tables", ours=ours, max_mb=max_mb)
+    if (size := written[0].stat().st_size / 1e6) > max_mb:
+        say(f"Tables and plots alone make the page {size:.1f} MB.")
     say(f"Wrote {', '.join(path.name for path in written)}: open '{written[0]}'")
     return written
 
@@ -147,6 +215,8 @@ def _jobs(
     jobs: list[Job] = []
     for name in names:
         backbone = kit.backbone(name)
+        # A training that nobody can score afterwards is not begun.
+        kit.encoders(backbone)
         contenders = [Contender.on(backbone, one) for one in entries if one.recipe.backbone == name]
         for one in combinations:
             subjects = kit.subjects(one.subjects, backbone)

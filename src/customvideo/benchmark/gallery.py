@@ -37,6 +37,8 @@ Photos = Callable[[str], Sequence[NDArray[np.uint8]]]
 
 _JOBS, _JOB = "jobs", "job.json"
 _MEGABYTE = 1_000_000
+_MARKUP = 300
+"""Characters that a page needs around a picture or a video, beyond those of a link, at most."""
 _PHOTOS, _PHOTO_SIDE, _JPEG_QUALITY = 2, 200, 85
 _KINDS = {".mp4": "video/mp4", ".gif": "image/gif", ".png": "image/png"}
 _TOLD = {"dino_i_crop": "identity", "co_occurrence": "all there", "bleed": "mixed up"}
@@ -60,11 +62,12 @@ class Film:
 
 @dataclass(frozen=True)
 class Person:
-    """A subject and a few of its photos, ready to be shown."""
+    """A subject and a few of its photos, ready to be shown; `left_out` more did not fit."""
 
     word: str
     category: str
     photos: tuple[str, ...]
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,12 @@ class Card:
     films: tuple[Film, ...]
     attention: tuple[Film, ...]
     more: tuple[tuple[str, tuple[Film, ...]], ...]
+
+    @property
+    def left_out(self) -> tuple[int, int]:
+        """How many of its videos (all but `more`) and photos did not fit into the page."""
+        films = sum(bool(film.link) for film in (*self.films, *self.attention))
+        return films, sum(one.left_out for one in self.people)
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ def kept_jobs(results: Path) -> list[KeptJob]:
 
 
 class Gallery:
-    """The videos of a folder of results; at most `max_mb` megabytes are put into a page."""
+    """The videos of a folder of results, for a page of at most `max_mb` megabytes."""
 
     def __init__(self, results: Path, photos: Photos, max_mb: float) -> None:
         self.max_mb = max_mb
@@ -131,18 +140,19 @@ class Gallery:
         for job in kept_jobs(results):
             self._jobs.setdefault(job.combination, []).append(job)
 
-    def cards(self, board: Board, start: Path) -> list[Card]:
+    def cards(self, board: Board, start: Path, spent: float = 0) -> list[Card]:
         """A card for each subject set of `board` that has videos; links lead from `start`.
 
-        They come by size, those of one category first, then by name. The page's megabytes are
-        spent in that order: on photos, on the methods, then on ablations, then on attention.
+        They come by size, those of one category first, then by name. What the `spent` bytes of the
+        rest of the page leave is spent in that order: on photos, on the methods, then on
+        ablations, then on attention.
         """
         sets = [
             found
             for name, kind in _ordered(board)
             if (found := _Set(name, _group(*kind), self._jobs.get(name, ()), board)).samples
         ]
-        budget = _Budget(self.max_mb * _MEGABYTE)
+        budget = _Budget(self.max_mb * _MEGABYTE - spent)
         people = [[self._person(*who, budget) for who in one.subjects] for one in sets]
         for one in sets:
             budget.take(one.films[label].get(one.first) for label in board.methods)
@@ -154,9 +164,9 @@ class Gallery:
         return [one.card(found, budget, start) for one, found in zip(sets, people, strict=True)]
 
     def _person(self, name: str, category: str, budget: _Budget) -> Person:
-        pictures = (_thumbnail(image) for image in self._photos(name)[:_PHOTOS])
+        pictures = [_thumbnail(image) for image in self._photos(name)[:_PHOTOS]]
         shown = tuple(picture for picture in pictures if budget.fits(len(picture)))
-        return Person(f"<{name}>", category, shown)
+        return Person(f"<{name}>", category, shown, len(pictures) - len(shown))
 
 
 def edition_photos(name: str) -> Photos:
@@ -186,10 +196,10 @@ class _Budget:
         self._taken: set[Path] = set()
 
     def fits(self, size: int) -> bool:
-        """Whether `size` characters more may be put in; then they are counted."""
-        if size > self._left:
+        """Whether `size` characters and their markup may be put in; then they are counted."""
+        if size + _MARKUP > self._left:
             return False
-        self._left -= size
+        self._left -= size + _MARKUP
         return True
 
     def take(self, paths: Iterable[Path | None]) -> None:

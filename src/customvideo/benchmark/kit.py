@@ -46,6 +46,7 @@ class Kit:
     def __init__(self, edition: Edition, device: str = "auto") -> None:
         self.edition, self.device = edition, device
         self._backbone: tuple[str, Backbone] | None = None
+        self._encoders: tuple[str, Encoders] | None = None
         self._judges: tuple[str, Judges] | None = None
         self._subjects: dict[str, Subject] = {}
 
@@ -64,10 +65,20 @@ class Kit:
             self._subjects |= dict(zip(missing, found, strict=True))
         return [self._subjects[name] for name in names]
 
+    def encoders(self, backbone: Backbone) -> Encoders:
+        """Who compares with texts and looks, those that suit `backbone`.
+
+        Raises:
+            EvaluationError: one cannot be loaded, and so nothing could be scored.
+        """
+        if self._encoders is None or self._encoders[0] != backbone.name:
+            self._encoders = backbone.name, encoders_for(backbone, device=self.device)
+        return self._encoders[1]
+
     def judges(self, backbone: Backbone) -> Judges:
         """Those that suit `backbone`, with all subjects of the edition as the gallery."""
         if self._judges is None or self._judges[0] != backbone.name:
-            encoders = encoders_for(backbone, device=self.device)
+            encoders = self.encoders(backbone)
             finder = finder_for(backbone, device=self.device)
             gallery = tuple(self.subjects(self.edition.subjects, backbone))
             crops = None

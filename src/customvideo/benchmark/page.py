@@ -7,6 +7,7 @@ grow; the rest are links to the files beside it. What the numbers are is decided
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,8 @@ def write_page(
 ) -> Path:
     """Write the page, all or nothing, and return its path; every text is escaped.
 
-    `facts` are what the numbers were made of, in words: "Videos" -> "128".
+    `facts` are what the numbers were made of, in words: "Videos" -> "128". Pictures and videos
+    get what room the rest of the page leaves of the gallery's megabytes.
 
     Raises:
         StorageError: the place cannot be written.
@@ -93,27 +95,44 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    cards = gallery.cards(board, path.parent)
-    context = {**_context(board, cards), "sheets": sheets, "title": title, "facts": facts}
-    page = environment.get_template("bench.html.j2").render(context)
-    write_text(path, page)
+    template = environment.get_template("bench.html.j2")
+    context = {**_context(board), "sheets": sheets, "title": title, "facts": facts}
+
+    def render(spent: float) -> str:
+        cards = gallery.cards(board, path.parent, spent)
+        return template.render(context | _shown(cards, gallery.max_mb))
+
+    bare = render(math.inf)
+    write_text(path, render(len(bare.encode())))
     return path
 
 
-def _context(board: Board, cards: Sequence[Card]) -> dict[str, Any]:
+def _shown(cards: Sequence[Card], max_mb: float) -> dict[str, Any]:
+    """What the template has to know of the videos."""
     groups: dict[str, list[Card]] = {}
     for card in cards:
         groups.setdefault(card.group, []).append(card)
     linked = any(film.link for card in cards for film in card.films)
     linked = linked or any(card.more for card in cards)
+    return {"groups": groups, "linked": linked, "left_out": _left_out(cards, max_mb)}
+
+
+def _left_out(cards: Sequence[Card], max_mb: float) -> str:
+    """What had no room on the page, in a sentence; "" if nothing."""
+    films, photos = (sum(card.left_out[index] for card in cards) for index in (0, 1))
+    every = sum(len(card.films) + len(card.attention) for card in cards)
+    said = [f"{films} of {every} videos are links"] if films else []
+    said += [f"{photos} photo{'' if photos == 1 else 's'} left out"] if photos else []
+    return f"To keep this page within {max_mb:g} MB, {' and '.join(said)}." if said else ""
+
+
+def _context(board: Board) -> dict[str, Any]:
     return {
         "version": __version__,
         "ours": board.ours,
         "lead": _lead(board),
         "verdicts": verdicts(board),
         "plots": make_plots(board),
-        "groups": groups,
-        "linked": linked,
         "measures": board.measures,
         "fewest": FEWEST_SETS,
     }

@@ -36,7 +36,7 @@ BASE, CEILING = "base", "ceiling"
 """The labels of what stands beside the entries: the model that learned nothing, and true footage
 of the subjects themselves."""
 
-_LABEL = re.compile(r"[a-z0-9][a-z0-9_.+-]*")
+_LABEL = re.compile(r"[a-z0-9][a-z0-9_.+@-]*")
 _RECIPE = "recipe"
 
 
@@ -108,6 +108,8 @@ def compose_plan(
 def resolve(plan: BenchPlan, default_backbone: str | None) -> tuple[Entry, list[Entry]]:
     """The base model's entry, and all others, with complete recipes.
 
+    Of the packaged list, entries that repeat an earlier one on this base model are left out.
+
     Raises:
         ConfigError: a label or recipe cannot be used, nobody names a backbone, or two entries come
             out as the same recipe.
@@ -126,6 +128,8 @@ def resolve(plan: BenchPlan, default_backbone: str | None) -> tuple[Entry, list[
         # A recipe file says itself what it is for, unless the plan does.
         first = [] if Path(changes.get(_RECIPE) or "").is_file() else default
         entries.append(Entry(label, _recipe(label, changes, [*first, *plan_changes])))
+    if plan.entries == packaged_entries():
+        entries = _without_repeats(entries)
     _require_different(entries)
     return base, entries
 
@@ -172,7 +176,7 @@ def _check_label(label: str) -> None:
     if not _LABEL.fullmatch(label) or label in (BASE, CEILING):
         raise ConfigError(
             f"'{label}' cannot be the label of an entry; use lower-case letters, digits, '-', '_', "
-            f"'+' and '.', and neither '{BASE}' nor '{CEILING}'."
+            f"'+', '@' and '.', and neither '{BASE}' nor '{CEILING}'."
         )
 
 
@@ -185,6 +189,15 @@ def _recipe(label: str, changes: Mapping[str, Any], common: Sequence[tuple[str, 
         raise ConfigError(f"In the entry '{label}': {error}") from error
     # The subjects are the edition's.
     return recipe.model_copy(update={"subjects": {}})
+
+
+def _without_repeats(entries: Sequence[Entry]) -> list[Entry]:
+    """The first entry of each recipe: what is an ablation on one base model need not be on all."""
+    kept: list[Entry] = []
+    for entry in entries:
+        if all(entry.recipe != other.recipe for other in kept):
+            kept.append(entry)
+    return kept
 
 
 def _require_different(entries: Sequence[Entry]) -> None:

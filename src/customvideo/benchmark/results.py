@@ -19,6 +19,7 @@ from customvideo.evaluation.scores import Row, Scores
 __all__ = ["collect"]
 
 _MEASURED = frozenset(field.name for field in fields(Row)) & frozenset(SCORES)
+_PROBED = ("swap", "retention")
 _COSTS = ("train_seconds", "trained_parameters", "peak_memory_mb")
 
 
@@ -58,14 +59,17 @@ def _result_rows(
 ) -> list[ResultRow]:
     scores = Scores(_asked(job, scored))
     compared = scores if base is None else scores.against(base)
-    costs = folder.costs()
+    costs, probed = folder.costs(), folder.probed
     if folder.adapter.is_file():
         costs["adapter_bytes"] = folder.adapter.stat().st_size
-    return [_result_row(job, scored, row, costs) for row in compared.rows]
+    return [_result_row(job, scored, row, costs, probed) for row in compared.rows]
 
 
-def _result_row(job: Job, scored: Scored, row: Row, costs: Mapping[str, Any]) -> ResultRow:
+def _result_row(
+    job: Job, scored: Scored, row: Row, costs: Mapping[str, Any], probed: Mapping[str, Any]
+) -> ResultRow:
     prompt, seed = scored.samples[row.video]
+    probes = probed.get(f"{prompt}-{seed}", {})
     categories = {name: category for name, category, _ in job.made.subjects}
     seconds = costs.get("sample_seconds", {})
     return ResultRow(
@@ -80,6 +84,7 @@ def _result_row(job: Job, scored: Scored, row: Row, costs: Mapping[str, Any]) ->
         small=row.subject in scored.small,
         **{name: _number(getattr(row, name)) for name in _MEASURED},
         **{name: _number(costs.get(name)) for name in (*_COSTS, "adapter_bytes")},
+        **{name: _number(probes.get(name)) for name in _PROBED},
         sample_seconds=_number(seconds.get(f"{prompt}-{seed}")),
     )
 

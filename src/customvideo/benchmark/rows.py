@@ -35,10 +35,10 @@ class ResultRow:
         subject, category: the subject this row is about.
         small: whether it is in the lower third of the edition by the share its masks cover.
 
-    All others are scores. `clip_i`, `dino_i`, their `_crop` forms, `rank1` and `rank1_category` are
-    the subject's own; the rest belong to the video, or to the adapter that made it, and repeat in
-    the rows of its other subjects. A subject that is missing counts 0 in the `_crop` forms. Sizes
-    are in bytes or (`peak_memory_mb`) megabytes, times in seconds.
+    All others are scores. `clip_i`, `dino_i`, their `_crop` forms, `rank1`, `rank1_category`,
+    `present` and `correct` are the subject's own; the rest belong to the video, or to the adapter
+    that made it, and repeat in the rows of its other subjects. A subject that is missing counts 0
+    in the `_crop` forms. Sizes are in bytes or (`peak_memory_mb`) megabytes, times in seconds.
     """
 
     method: str
@@ -60,6 +60,8 @@ class ResultRow:
     co_occurrence: float | None = None
     bleed: float | None = None
     binding_margin: float | None = None
+    present: float | None = None
+    correct: float | None = None
     rank1: float | None = None
     rank1_category: float | None = None
     headline: float | None = None
@@ -72,6 +74,8 @@ class ResultRow:
     freeze: float | None = None
     seams: float | None = None
     detect_and_compare: float | None = None
+    swap: float | None = None
+    retention: float | None = None
     train_seconds: float | None = None
     sample_seconds: float | None = None
     trained_parameters: float | None = None

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from customvideo.benchmark.board import REFERENCES, Board
+from customvideo.benchmark.gates import GATES, judge
 from customvideo.benchmark.statistics import FEWEST_SETS, Difference, Estimate
 from customvideo.evaluation.measures import Group, Measure
 
@@ -88,6 +89,7 @@ def make_sheets(board: Board) -> list[Sheet]:
         tables["main"],
         _against(board),
         tables["bound"],
+        _gates(board),
         *_ablations(board),
         _scaling(board),
         _same_category(board),
@@ -148,6 +150,37 @@ def _against(board: Board) -> Sheet | None:
         "Score",
         (board.ours, "best other", "difference", "relative", "p", "sets"),
         (Block("", tuple(lines)),),
+    )
+
+
+def _gates(board: Board) -> Sheet | None:
+    """Who passes what a method has to pass before its averages are worth a look."""
+    lines = []
+    for method in [*board.methods, *board.ablations, *board.references]:
+        cells = tuple(
+            Cell()
+            if found is None
+            else Cell(
+                found.text,
+                "passes" if found.passed else "fails",
+                tone="better" if found.passed else "worse",
+                number=found.value,
+            )
+            for found in judge(board, method)
+        )
+        kind = "ours" if method == board.ours else "reference" if method in REFERENCES else ""
+        lines.append(Line(method, cells, REFERENCES.get(method, ""), kind))
+    if not any(cell.number for line in lines for cell in line.cells):
+        return None
+    limits = "; ".join(f"{gate.name}: {gate.limit}" for gate in GATES)
+    return Sheet(
+        "gates",
+        "Gates",
+        "What a method has to pass, whatever its averages say; binding and hard failures are two "
+        f"halves of one. {limits}. The means decide, not their intervals.",
+        "Method",
+        tuple(gate.name for gate in GATES),
+        (Block("", tuple(lines), _few_sets(board)),),
     )
 
 

@@ -10,6 +10,8 @@
         adapter.safetensors
         videos/<prompt>-<seed>.mp4
         costs.json                seconds, memory, bytes
+        probes/                   videos of words exchanged, and of bare categories
+        probes.json               what these say
         rows.json                 the scores of all its videos: with it the job is done
         failed.json               why it came to nothing
 
@@ -37,7 +39,7 @@ __all__ = ["BENCH", "ROWS", "Failure", "JobFolder", "Scored", "Store"]
 
 BENCH, ROWS = "bench.json", "rows.csv"
 _JOBS, _JOB, _COSTS, _SCORED = "jobs", "job.json", "costs.json", "rows.json"
-_FAILED = "failed.json"
+_FAILED, _PROBES = "failed.json", "probes"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,19 @@ class JobFolder:
     def video(self, sample: Sample) -> Path:
         """Where the video of a prompt and seed is kept."""
         return self.path / "videos" / f"{sample[0]}-{sample[1]}.mp4"
+
+    def extra_video(self, kind: str, sample: Sample) -> Path:
+        """Where a video is kept that was made to probe the job, not to compare it."""
+        return self.path / _PROBES / f"{kind}-{sample[0]}-{sample[1]}.mp4"
+
+    @property
+    def probed(self) -> dict[str, dict[str, float | None]]:
+        """ "<prompt>-<seed>" -> what probing the job with that sample says, by name."""
+        return _read(self.path / f"{_PROBES}.json")
+
+    def note_probed(self, found: Mapping[str, Mapping[str, float | None]]) -> None:
+        """Keep what probing says, in place of what was kept."""
+        _write(self.path / f"{_PROBES}.json", found)
 
     def job(self) -> Job | None:
         """The job, or None if its description is missing or damaged."""

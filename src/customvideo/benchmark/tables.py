@@ -22,7 +22,7 @@ from customvideo.files import write_text
 __all__ = ["MAX_MB", "render_tables"]
 
 MAX_MB = 24.0
-"""Megabytes of videos and photos in the page, unless somebody says otherwise."""
+"""Megabytes of the page, unless somebody says otherwise."""
 
 _PAGE, _MARKDOWN, _CSV, _LATEX = "tables.html", "tables.md", "tables.csv", "tables.tex"
 
@@ -38,8 +38,8 @@ def render_tables(
     """Write the tables of the benchmark in `results` into the folder `out`, and return the files.
 
     They are `tables.html` (first), `tables.md`, `tables.csv` and `tables.tex`. `ours` is the label
-    of the method under test. `max_mb` megabytes of videos and photos go into the page, the other
-    videos are links. `photos` finds the subjects' photos, None for those of the edition.
+    of the method under test. Photos and videos go into the page until it has `max_mb` megabytes,
+    the other videos are links. `photos` finds the subjects' photos, None for those of the edition.
 
     Raises:
         BenchmarkError: there is not a single result.

@@ -144,6 +144,17 @@ _ROWS = (
         meaning="how much nearer each is to its own photos than to another's; above 0 is right",
     ),
     Measure(
+        "present", "Present", "Present", "bound", "share", meaning="frames that show the subject"
+    ),
+    Measure(
+        "correct",
+        "Present and not mixed up",
+        "Bound",
+        "bound",
+        "share",
+        meaning="frames that show the subject, nearer to its own photos than to another's",
+    ),
+    Measure(
         "rank1",
         "Told apart",
         "Rank 1",
@@ -165,6 +176,20 @@ _ROWS = (
         "D&C",
         "bound",
         meaning="found against reference subjects in one matrix (MuDI)",
+    ),
+    Measure(
+        "swap",
+        "Words exchanged",
+        "Swap",
+        "bound",
+        meaning="1 if the subjects change places with their words, 0 if nothing changes",
+    ),
+    Measure(
+        "retention",
+        "Text match kept without learned words",
+        "Retention",
+        "other",
+        meaning="CLIP-T on bare categories minus the base model's; a loss is below 0",
     ),
     Measure(
         "dynamic_degree",

@@ -49,6 +49,7 @@ __all__ = [
 METHODS: dict[str, str] = {
     "customvideo": "customvideo.methods.customvideo:CustomVideo",
     "custom_diffusion": "customvideo.methods.custom_diffusion:CustomDiffusion",
+    "disendiff_svd": "customvideo.methods.disendiff_svd:DisenDiffSvd",
     "disenstudio": "customvideo.methods.disenstudio:DisenStudio",
     "dreambooth": "customvideo.methods.dreambooth:DreamBooth",
     "dreambooth_lora": "customvideo.methods.dreambooth:DreamBoothLora",

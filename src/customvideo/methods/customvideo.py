@@ -13,6 +13,7 @@ not available to this project.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch import Tensor
 from customvideo.adapters.adapter import Adapter
 from customvideo.adapters.build import AdapterConfig, DeltaSpec, new_adapter
 from customvideo.attention.losses import attention_loss
-from customvideo.attention.site import AttentionSite, intermediate
+from customvideo.attention.site import AttentionSite, intermediate, level
 from customvideo.attention.tape import Tape
 from customvideo.backbones.base import Backbone, LayerGroup
 from customvideo.methods.base import Batch, Example, PriorPlan, check_template
@@ -32,7 +33,7 @@ from customvideo.methods.scaling import PHOTO, scaled, valid_cells
 from customvideo.methods.separate import learned_words, one_subject
 from customvideo.settings import Settings
 from customvideo.subjects.prompt import TEMPLATES, training_prompt
-from customvideo.subjects.scene import compose
+from customvideo.subjects.scene import boxed, compose
 from customvideo.subjects.subject import Subject
 
 __all__ = ["CustomVideo", "CustomVideoConfig"]
@@ -61,6 +62,12 @@ class CustomVideoConfig(Settings):
     small: choice)."""
     outside: Literal["all", "others"] = "all"
     """What counts as outside: everything else, or the other subjects only (choice)."""
+    mask_shape: Literal["outline", "box"] = "outline"
+    """What stands for a subject in both losses: its mask (stated), or, to compare with, the
+    smallest upright box around it."""
+    level: int = Field(default=0, ge=0)
+    """Which attention grid is watched alone, counted from the finest, 1; 0 for all of the sizes
+    below."""
     level_low: int = Field(default=90, ge=1)
     """Fewest positions of an attention grid that is watched ("intermediate-sized layers": stated;
     the bounds: choice)."""
@@ -134,21 +141,24 @@ class CustomVideo:
         """One image with all subjects in it, and a prompt that names them in random order."""
         style = self.config.compose
         if style == "separate" or style == "scaled":
-            return [self._alone(subjects, rng, canvas)]
+            return [self._shaped(self._alone(subjects, rng, canvas))]
         if style == "mixed":
             style = "paste" if rng.random() < 0.5 else "panel"
         scene = compose(subjects, rng, canvas, style=style, background=self.config.background)
         words = learned_words(subjects, self.config.vectors)
-        return [Example(scene.image[None], scene.masks, training_prompt(words, rng))]
+        return [self._shaped(Example(scene.image[None], scene.masks, training_prompt(words, rng)))]
 
     def watches(
         self, backbone: Backbone, frames: int, height: int, width: int
     ) -> list[AttentionSite]:
-        """The text cross-attention sites of intermediate size, if attention control is on."""
+        """The text cross-attention sites of intermediate size or of one level, if attention control
+        is on."""
         if self.config.attention_weight == 0:
             return []
         with single_frame(backbone, self.config.single_frame):
             sites = backbone.sites(frames, height, width)
+        if self.config.level:
+            return level(sites, self.config.level)
         return intermediate(sites, self.config.level_low, self.config.level_high)
 
     def prior(self, backbone: Backbone, subjects: Sequence[Subject]) -> PriorPlan | None:
@@ -197,6 +207,12 @@ class CustomVideo:
             templates=[PHOTO] if scale else TEMPLATES,
         )
         return scaled(example, rng) if scale else example
+
+    def _shaped(self, example: Example) -> Example:
+        """The example with its masks in the shape that the losses are to see."""
+        if self.config.mask_shape == "outline":
+            return example
+        return replace(example, masks=boxed(example.masks))
 
     def _deltas(self, backbone: Backbone) -> dict[str, DeltaSpec]:
         rank, self_rank = self.config.rank or None, self.config.self_rank

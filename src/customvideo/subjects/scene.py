@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from customvideo.errors import ConfigError, SubjectError
 from customvideo.subjects.subject import Subject
 
-__all__ = ["Background", "Scene", "Style", "compose"]
+__all__ = ["Background", "Scene", "Style", "boxed", "compose"]
 
 Style = Literal["panel", "paste"]
 Background = Literal["keep", "plain", "random"]
@@ -114,6 +114,20 @@ def compose(
     if style == "panel":
         return _panels(photos, slots, rng, canvas, background)
     return _pasted(photos, slots, rng, canvas, background)
+
+
+def boxed(masks: Floats) -> Floats:
+    """Each of the `masks` (subject, height, width) as the smallest upright box around it.
+
+    What is half inside counts as inside; a mask without such a place stays empty.
+    """
+    boxes = np.zeros_like(masks)
+    for box, mask in zip(boxes, masks, strict=True):
+        inside = mask >= 0.5
+        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+        if len(rows):
+            box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 1
+    return boxes
 
 
 def _require_known(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -5,7 +5,8 @@ Only text is made here; what a word means is decided by `world`, `bodies` and `p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,6 +68,20 @@ _SLOT_NOUNS: dict[str, tuple[str, str, str]] = {
     "train": ("a cab", "wheels", "a chimney"),
     "teapot": ("a lid", "a spout", "a handle"),
 }
+
+
+# Characters no caption holds: where a phrase begins, whom it is about, where it ends.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_MARKED = re.compile(f"{_OPEN}(\\d+);|{_CLOSE}")
+
+
+@dataclass(frozen=True)
+class Mention:
+    """Where a caption speaks of subjects: characters `start` to `stop`, the end not included."""
+
+    subjects: tuple[int, ...]
+    start: int
+    stop: int
 
 
 @dataclass
@@ -238,6 +253,16 @@ def caption(
     `detail` is one of `DETAILS`, or None for a mix of them; the order of the subjects is random
     and says nothing about sides. `names` gives a token to write before an individual's noun.
     """
+    return grounded_caption(world, rng, detail, names)[0]
+
+
+def grounded_caption(
+    world: World,
+    rng: np.random.Generator,
+    detail: str | None = None,
+    names: Mapping[int, str] | None = None,
+) -> tuple[str, list[Mention]]:
+    """`caption`, and which of its words are about which subjects; "two cats" is about both."""
     level = detail or DETAILS[int(rng.choice(len(DETAILS), p=_DETAIL_WEIGHTS))]
     tokens = names or {}
     described = [
@@ -247,6 +272,7 @@ def caption(
     categories = {individual.category for individual in world.individuals}
     countable = level == "bare" and not tokens and len(categories) == 1 and len(described) > 1
     plural = _counted(world) if countable and rng.random() < 0.6 else ""
+    plural = plural and _mark(range(len(described)), plural)
     phrases = PLACE_PHRASES[world.place]
     main = len(phrases) == 1 or rng.random() < 0.7
     where = "" if rng.random() < _OMISSION_RATE else " " + phrases[0 if main else 1]
@@ -255,7 +281,25 @@ def caption(
         longest = max(described, key=lambda phrase: _count(phrase.text))
         if not longest.shorten():
             break
-    return _clause(world, rng, [phrase.text for phrase in described], plural) + where
+    marked = [_mark([index], phrase.text) for index, phrase in enumerate(described)]
+    return _unmark(_clause(world, rng, marked, plural) + where)
+
+
+def _mark(subjects: Iterable[int], phrase: str) -> str:
+    return f"{_OPEN}{''.join(map(str, subjects))};{phrase}{_CLOSE}"
+
+
+def _unmark(text: str) -> tuple[str, list[Mention]]:
+    """The text without its marks, and where they were."""
+    plain, mentions, read, opened = "", [], 0, (0, "")
+    for mark in _MARKED.finditer(text):
+        plain += text[read : mark.start()]
+        read = mark.end()
+        if mark[1]:
+            opened = len(plain), mark[1]
+        else:
+            mentions.append(Mention(tuple(map(int, opened[1])), opened[0], len(plain)))
+    return plain + text[read:], mentions
 
 
 def vocabulary() -> list[str]:

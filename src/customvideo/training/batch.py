@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import Backbone
-from customvideo.errors import PromptError
+from customvideo.errors import ConfigError, PromptError
 from customvideo.methods.base import Batch, Example, Method
 from customvideo.subjects.subject import Subject
 from customvideo.training.config import TrainerConfig
@@ -31,6 +31,8 @@ __all__ = ["Batch", "Batches", "EncodedScene", "Pass", "ScenePool", "WordFinder"
 _SCENES, _ROWS, _PRIOR, _CLIPS, _HELD_OUT = range(5)
 _ENCODED_TOGETHER = 8
 _PROBED = 8
+# Draws that may look for a subject that no scene shows.
+_TRIED = 64
 
 
 def _row_rng(seed: int, stream: int, *index: int) -> np.random.Generator:
@@ -97,6 +99,31 @@ class Workshop:
             for scene in self.encode(examples[:count][start : start + _ENCODED_TOGETHER])
         ]
 
+    def make_all_seen(self, stream: int, count: int) -> list[EncodedScene]:
+        """As `make_many`, but every subject is in some scene, whatever chance says.
+
+        Where each scene shows one subject, a few may all show the same one: then later draws take
+        the places of those that can be spared.
+
+        Raises:
+            ConfigError: so few scenes cannot show everybody.
+        """
+        scenes = self.make_many(stream, count)
+        later = (_row_rng(self.seed, stream, index) for index in range(count, count + _TRIED))
+        draws = (
+            one for rng in later for one in self.method.scenes(self.subjects, rng, self.canvas)
+        )
+        while scenes and (missing := _missing(scenes)).any():
+            spare, example = _spare(scenes), next(draws, None)
+            if spare is None or example is None:
+                raise ConfigError(
+                    f"{count} scenes do not show each of the {len(self.subjects)} subjects; set "
+                    "pool to more, or to 0."
+                )
+            if bool((self._present(example) & missing).any()):
+                (scenes[spare],) = self.encode([example])
+        return scenes
+
     def encode(self, examples: Sequence[Example]) -> list[EncodedScene]:
         """Encode samples of one size together."""
         frames = torch.from_numpy(np.stack([example.frames for example in examples]))
@@ -107,10 +134,13 @@ class Workshop:
     def _scene(self, example: Example, latents: Tensor) -> EncodedScene:
         masks = torch.from_numpy(example.masks)[None]
         small = functional.interpolate(masks, size=tuple(latents.shape[-2:]), mode="area")[0]
-        mentioned = {word.name for word in example.prompt.mentioned}
-        present = torch.tensor([subject.name in mentioned for subject in self.subjects])
         extra = {name: torch.from_numpy(value) for name, value in example.extra.items()}
-        return EncodedScene(latents, small, present, example.prompt.encoded, extra)
+        return EncodedScene(latents, small, self._present(example), example.prompt.encoded, extra)
+
+    def _present(self, example: Example) -> Tensor:
+        """Whom the example names, (word,) bool."""
+        mentioned = {word.name for word in example.prompt.mentioned}
+        return torch.tensor([subject.name in mentioned for subject in self.subjects])
 
 
 class ScenePool:
@@ -118,13 +148,13 @@ class ScenePool:
 
     def __init__(self, workshop: Workshop, count: int) -> None:
         self.workshop = workshop
-        self.scenes = workshop.make_many(_SCENES, count)
+        self.scenes = workshop.make_all_seen(_SCENES, count)
         self.frames = workshop.frames
 
     @property
     def mean_masks(self) -> Tensor:
         """Each subject's masks averaged over the scenes that show it (word, height, width)."""
-        scenes = self.scenes or self.workshop.make_many(_SCENES, _PROBED)
+        scenes = self.scenes or self.workshop.make_all_seen(_SCENES, _PROBED)
         total = torch.stack([scene.masks for scene in scenes]).sum(dim=0)
         shown = torch.stack([scene.present for scene in scenes]).sum(dim=0)
         return total / shown.clamp(min=1)[:, None, None]
@@ -270,6 +300,18 @@ class Batches:
             prior=torch.tensor([row.prior for row in rows]),
             extra=_stacked([scene.extra for scene in scenes]),
         )
+
+
+def _missing(scenes: Sequence[EncodedScene]) -> Tensor:
+    """Whom none of the scenes shows, (word,) bool."""
+    return ~torch.stack([scene.present for scene in scenes]).any(dim=0)
+
+
+def _spare(scenes: Sequence[EncodedScene]) -> int | None:
+    """The last scene whose subjects are all in others, too; None if there is none."""
+    shown = torch.stack([scene.present for scene in scenes])
+    spare = (shown.sum(dim=0) > shown.int()).logical_or(~shown).all(dim=1).nonzero().flatten()
+    return int(spare[-1]) if len(spare) else None
 
 
 def _stacked(extras: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from customvideo.attention.site import FEWEST_CELLS
 from customvideo.settings import LARGEST_SEED, Settings
 
 __all__ = ["FREE_ON_RESUME", "Precision", "TrainerConfig"]
@@ -54,6 +55,9 @@ class TrainerConfig(Settings):
     pool: int = Field(default=64, ge=0)
     """Scenes composed and encoded once and drawn from afterwards, with fresh noise and time at
     each use; 0 composes and encodes anew for every row."""
+    least_cells: float = Field(default=FEWEST_CELLS, ge=0)
+    """Fewest cells of the finest watched attention grid that each subject's mask must cover; 0
+    trains whatever it covers."""
     held_out: int = Field(default=4, ge=0)
     """Scenes kept aside to score checkpoints on; 0 keeps no best checkpoint."""
     checkpoint_every: int = Field(default=100, ge=0)
@@ -69,6 +73,9 @@ class TrainerConfig(Settings):
 
 
 FREE_ON_RESUME = frozenset(
-    {"steps", "checkpoint_every", "keep_checkpoints", "preview_every", "tracker", "prior_cache"}
+    {
+        *("steps", "checkpoint_every", "keep_checkpoints", "preview_every", "tracker"),
+        *("prior_cache", "least_cells"),
+    }
 )
 """Settings that may change when a run is resumed: none of them moves its trajectory."""

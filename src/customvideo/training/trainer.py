@@ -138,7 +138,8 @@ class Trainer:
         sites = method.watches(backbone, pool.frames, *canvas)
         if sites:
             self.say(f"attention control at\n{describe(sites)}")
-            require_visible(sites, [subject.word for subject in subjects], pool.mean_masks)
+            words, least = [subject.word for subject in subjects], self.config.least_cells
+            require_visible(sites, words, pool.mean_masks, least)
         batches = Batches(pool, WordFinder(backbone, adapter), prior, self.config)
         if self.config.tracker != "none":
             accelerator.init_trackers(self.config.tracker)

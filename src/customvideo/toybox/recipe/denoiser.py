@@ -17,6 +17,7 @@ from customvideo.toybox.models import build_scheduler, tokenize
 from customvideo.toybox.recipe.course import Losses
 from customvideo.toybox.recipe.dataset import Shelf
 from customvideo.toybox.recipe.draw import Draw, unit
+from customvideo.toybox.recipe.grounding import Grounding, phrase_tokens
 
 __all__ = ["DenoiserStage", "Diet", "LatentShelf", "encode_frames", "silence_time"]
 
@@ -24,12 +25,12 @@ __all__ = ["DenoiserStage", "Diet", "LatentShelf", "encode_frames", "silence_tim
 class LatentShelf:
     """A shelf's latents, and how much of each cell subjects cover.
 
-    `latents` (N, F, C, h, w), multiplied by `scale`; `coverage` (N, F, h, w) in [0, 1].
+    `latents` (N, F, C, h, w), multiplied by `scale`; `coverage` uint8 (N, F, subject, h, w).
     """
 
     def __init__(self, shelf: Shelf, vae: AutoencoderKL, *, scale: float | None = None) -> None:
         self.shelf = shelf
-        self.coverage = shelf.coverage().float() / 255
+        self.coverage = shelf.coverage()
         self.latents = encode_frames(vae, shelf.frames)
         self.scale = scale or float(1 / self.latents.std())
         self.latents *= self.scale
@@ -64,8 +65,8 @@ class Diet:
     """Where clips are learned, share of the picture steps that pass the temporal modules."""
     lone: tuple[float, float] = (0.75, 0.25)
     """Share of picture steps that show a lone subject, at the first step and at the last."""
-    acts: float = 0.4
-    """Share of the clip steps that show a lone subject: what an action is, is seen best there."""
+    grounding: float = 0.1
+    """Weight of the loss that ties phrases to their subjects (see `Grounding`)."""
 
     def lone_at(self, done: float) -> float:
         """That share when `done`, between 0 and 1, is behind."""
@@ -103,26 +104,28 @@ class DenoiserStage:
         self.seed, self.steps = seed, steps
         self.noise = Ddpm(build_scheduler().config)
         self.device = next(self.denoiser.parameters()).device
-        prepare(self.denoiser, text_sites(self.denoiser))
+        sites = text_sites(self.denoiser)
+        prepare(self.denoiser, sites)
+        self.grounding = Grounding(self.denoiser, sites)
 
     def __call__(self, step: int) -> Losses:
         draw, done = Draw(self.seed, 4, step), step / self.steps
         if draw.chance(1, self.diet.clip_share)[0]:
-            name = "acts" if draw.chance(1, self.diet.acts)[0] else "clips"
-            return {"clips": self._loss(draw, name, self.diet.clips, temporal=True)}
+            return self._losses(draw, "moves", self.diet.clips, temporal=True)
         name = "lone" if draw.chance(1, self.diet.lone_at(done))[0] else "pictures"
         temporal = self.diet.clip_share > 0 and draw.chance(1, self.diet.run_share)[0]
-        return {"pictures": self._loss(draw, name, self.diet.pictures, temporal=temporal)}
+        return self._losses(draw, name, self.diet.pictures, temporal=temporal)
 
-    def _loss(self, draw: Draw, name: str, count: int, *, temporal: bool) -> Tensor:
+    def _losses(self, draw: Draw, name: str, count: int, *, temporal: bool) -> Losses:
         shelf = self.shelves[name]
         chosen = draw.indices(len(shelf.shelf.worlds), count)
         latents = shelf.latents[chosen].movedim(1, 2).to(self.device)
-        cover = shelf.coverage[chosen][:, None].to(self.device)
-        texts = shelf.shelf.captions(chosen, draw.numpy)
+        cover = shelf.coverage[chosen].to(self.device).float() / 255
+        captions = shelf.shelf.grounded(chosen, draw.numpy)
         dropped = draw.chance(len(chosen), 0.1)
-        texts = ["" if drop else text for drop, text in zip(dropped, texts, strict=True)]
-        ids = tokenize(self.tokenizer, texts)["input_ids"].to(self.device)
+        captions = [("", []) if drop else one for drop, one in zip(dropped, captions, strict=True)]
+        texts, mentions = zip(*captions, strict=True)
+        ids = tokenize(self.tokenizer, list(texts))["input_ids"].to(self.device)
         states = self.text(ids).last_hidden_state
         noise, times = draw.normal(latents), self._times(draw, len(chosen))
         noisy = self.noise.mix(latents, noise, times)
@@ -130,9 +133,13 @@ class DenoiserStage:
             self.denoiser, noisy, times, Passage(states, latents.shape[2], temporal=temporal)
         )
         error = (predicted - self.noise.target(latents, noise, times)).square()
-        weight = (1 + 2 * cover).expand_as(error)
-        total: Tensor = (error * weight).sum() / weight.sum()
-        return total
+        weight = (1 + 2 * cover.sum(2))[:, None].expand_as(error)
+        told = phrase_tokens(self.tokenizer, texts, mentions).to(self.device)
+        kind = "pictures" if latents.shape[2] == 1 else "clips"
+        return {
+            kind: (error * weight).sum() / weight.sum(),
+            "grounding": self.diet.grounding * self.grounding.loss(told, cover),
+        }
 
     def _times(self, draw: Draw, count: int) -> Tensor:
         """Steps of noise (count,): four in five around the middle, where shapes are decided."""

@@ -21,9 +21,11 @@ from customvideo.backbones.sampling import denoise
 from customvideo.backbones.unet3d import UNet3D, load_folder
 from customvideo.files import ensure_dir, write_bytes, write_text
 from customvideo.toybox import models
+from customvideo.toybox.animator import wide_tower
 from customvideo.toybox.captions import CATEGORY_NOUNS, noun, vocabulary
 from customvideo.toybox.names import names
 from customvideo.toybox.recipe.actions import ActionStage
+from customvideo.toybox.recipe.animator import AnimatorStage
 from customvideo.toybox.recipe.autoencoder import AutoencoderStage
 from customvideo.toybox.recipe.clip import ClipStage
 from customvideo.toybox.recipe.course import Course, Runner, Stage
@@ -45,6 +47,7 @@ STAGES = (
     "actions",
     "denoiser",
     "motion",
+    "animator",
 )
 
 
@@ -62,6 +65,8 @@ class PretrainConfig(BaseModel):
     """Eight-frame worlds."""
     acts: int = Field(2_000, ge=1)
     """Eight-frame worlds with one subject."""
+    moves: int = Field(4_000, ge=1)
+    """Eight-frame worlds in which every action begins at its beginning."""
     views: int = Field(6_000, ge=2)
     """One-frame worlds of lone subjects, two in a row showing the same individual."""
     batch: int = Field(1, ge=1)
@@ -73,6 +78,7 @@ class PretrainConfig(BaseModel):
     actions_steps: int = Field(1_500, ge=1)
     denoiser_steps: int = Field(4_000, ge=1)
     motion_steps: int = Field(600, ge=1)
+    animator_steps: int = Field(2_200, ge=1)
     prior_pictures: int = Field(4, ge=1)
     """Class-prior samples shipped a category: pictures, and below it clips."""
     prior_clips: int = Field(1, ge=1)
@@ -91,6 +97,7 @@ class PretrainConfig(BaseModel):
             "views": Split("views", self.views, 1, kind="views"),
             "clips": Split("clips", self.clips, models.FRAMES),
             "acts": Split("acts", self.acts, models.FRAMES, kind="lone"),
+            "moves": Split("moves", self.moves, models.FRAMES, kind="moves"),
         }
 
 
@@ -99,6 +106,7 @@ _ON_GPU = {
     "pictures": 48_000,
     "clips": 8_000,
     "acts": 8_000,
+    "moves": 16_000,
     "views": 24_000,
     "batch": 8,
     "autoencoder_steps": 10_000,
@@ -108,6 +116,7 @@ _ON_GPU = {
     "actions_steps": 4_000,
     "denoiser_steps": 10_000,
     "motion_steps": 4_000,
+    "animator_steps": 10_000,
 }
 
 
@@ -124,7 +133,7 @@ class Pretraining:
         ensure_dir(work)
         torch.manual_seed(config.seed)
 
-    def run(self, until: str = "motion") -> None:
+    def run(self, until: str = STAGES[-1]) -> None:
         """Every stage up to and including `until`."""
         for stage in STAGES[: STAGES.index(until) + 1]:
             getattr(self, stage)()
@@ -234,6 +243,35 @@ class Pretraining:
         )
         return self._learn(course, parts, stage)
 
+    def animator(self) -> Any:
+        """Train (or load) what makes a clip of its first picture."""
+        animator = models.build_animator().to(self.device)
+
+        def stage() -> Stage:
+            vae, tower = self.autoencoder(), wide_tower(self.clip()).to(self.device)
+            scale = self._scale()
+            shelves = [
+                LatentShelf(self.shelf(name), vae, scale=scale) for name in ("clips", "acts")
+            ]
+            return AnimatorStage(
+                (animator, vae), tower, shelves, self.config.seed, self.config.batch
+            )
+
+        # A short course must not remember, in its average, where it began.
+        ema = max(0.0, min(0.995, 1 - 5 / self.config.animator_steps))
+        course = Course(
+            name="animator",
+            steps=self.config.animator_steps,
+            learning_rate=1.5e-3,
+            warmup=50,
+            ema=ema,
+        )
+        return self._learn(course, {"animator": animator}, stage)["animator"]
+
+    def _scale(self) -> float:
+        """What latents are multiplied by; known as soon as the denoiser has learned."""
+        return float(json.loads((self.work / _SCALE).read_text(encoding="utf-8"))["scale"])
+
     def _model(self) -> dict[str, Any]:
         return {
             "unet": models.build_denoiser().to(self.device).eval(),
@@ -251,7 +289,7 @@ class Pretraining:
         vae = self.autoencoder()
         lone = LatentShelf(self.shelf("lone"), vae)
         write_text(self.work / _SCALE, json.dumps({"scale": lone.scale}))
-        others = ("pictures", "clips", "acts")
+        others = ("pictures", "moves")
         return {
             "lone": lone,
             **{name: LatentShelf(self.shelf(name), vae, scale=lone.scale) for name in others},
@@ -276,6 +314,8 @@ class Pretraining:
         models.save_half(self.dino(), fresh / "dino")
         models.save_half(self.segmenter(), fresh / "segmenter")
         models.save_half(self.actions(), fresh / "actions")
+        models.save_half(self.animator(), fresh / "animator" / "unet")
+        models.build_animator_scheduler().save_pretrained(fresh / "animator" / "scheduler")
         words = {"nouns": sorted(CATEGORY_NOUNS.values()), "words": self.words}
         write_text(fresh / "words.json", json.dumps(words, indent=1) + "\n")
         shutil.copyfile(self.work / "log.jsonl", fresh / "training-log.jsonl")
@@ -286,8 +326,7 @@ class Pretraining:
 
     def _export_model(self, folder: Path) -> None:
         vae = self.autoencoder()
-        scale = json.loads((self.work / _SCALE).read_text(encoding="utf-8"))["scale"]
-        vae.register_to_config(scaling_factor=float(scale))
+        vae.register_to_config(scaling_factor=self._scale())
         parts = {
             **self.motion(),
             "vae": vae,

@@ -33,7 +33,11 @@ _HAZE = 0.15
 
 
 class SegmenterStage:
-    """Cross-entropy of the classes, squared error of the heat, absolute error of the offsets."""
+    """Cross-entropy of the classes, squared error of the heat, absolute error of the offsets.
+
+    Classes are asked twice: of every pixel, and of every subject as a whole. Most pixels are
+    ground and sky, and of the others a large subject has many; each subject counts as one.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class SegmenterStage:
         error = (answer.offsets - offsets).abs().sum(1) * inside
         return {
             "classes": F.cross_entropy(answer.classes, classes.view_as(labels)),
+            "subjects": 0.3 * _subject_loss(answer.classes, labels, self.kinds[source][chosen]),
             "heat": 10 * (answer.heat - heat).square().mean(),
             "offsets": 0.05 * error.sum() / inside.sum().clamp(min=1),
         }
@@ -76,6 +81,21 @@ class SegmenterStage:
         strength = float(draw.numpy.uniform(0, 1))
         soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         return pictures.lerp(soft, strength) + 0.05 * strength * draw.normal(pictures)
+
+
+def _subject_loss(classes: Tensor, labels: Tensor, kinds: Tensor) -> Tensor:
+    """Cross-entropy of the mean class probabilities inside each subject, ground left out.
+
+    `classes` (N, 14, height, width) are logits, `labels` (N, height, width) as on a shelf, `kinds`
+    (N, 5) the class of each label. This is how the answers are read (`ToySegmenter`).
+    """
+    inside = F.one_hot(labels, 5)[..., 1:].flatten(1, 2).float()
+    named = classes[:, 1:].float().softmax(1).flatten(2) @ inside
+    share = named / inside.sum(1, keepdim=True).clamp(min=1)
+    own = (kinds.to(classes.device)[:, 1:] - 1).clamp(min=0)
+    certainty = share.gather(1, own[:, None])[:, 0].clamp(min=1e-6)
+    present = (inside.sum(1) > 0).float()
+    return -(present * certainty.log()).sum() / present.sum().clamp(min=1)
 
 
 def _kinds(shelf: Shelf) -> Tensor:

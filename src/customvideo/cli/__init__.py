@@ -9,7 +9,6 @@ heavy is imported before a verb is known.
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,12 +19,14 @@ import typer
 from typer.core import TyperGroup
 
 from customvideo import __version__
+from customvideo.cli.bench import bench
+from customvideo.cli.flags import MENDABLE, Device, Sets, say
 from customvideo.errors import UserError
 from customvideo.training.interrupt import Interrupted
 
 __all__ = ["app", "main"]
 
-_MENDABLE, _INTERRUPTED = 2, 130
+_INTERRUPTED = 130
 
 
 class _Verbs(TyperGroup):
@@ -36,7 +37,7 @@ class _Verbs(TyperGroup):
             try:
                 return super().invoke(ctx)
             except UserError as error:
-                _complain(error, _INTERRUPTED if isinstance(error, Interrupted) else _MENDABLE)
+                _complain(error, _INTERRUPTED if isinstance(error, Interrupted) else MENDABLE)
             except KeyboardInterrupt:
                 _complain(
                     "Stopped; what is finished is kept. Run it again for the rest.", _INTERRUPTED
@@ -51,7 +52,6 @@ app = typer.Typer(
 )
 toybox = typer.Typer(no_args_is_help=True, help="The miniature world everything can be tried in.")
 app.add_typer(toybox, name="toybox")
-bench = typer.Typer(no_args_is_help=True, help="Many methods on many subjects, scored alike.")
 app.add_typer(bench, name="bench")
 
 Photos = Annotated[
@@ -68,14 +68,10 @@ Backbone = Annotated[
     str | None,
     typer.Option(help="Text-to-video model: a known name, a diffusers folder, or a hub id."),
 ]
-Sets = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeat.")
-]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes every random draw.")]
 Seeds = Annotated[
     list[int], typer.Option("--seed", min=0, help="Same seed, same video; repeat for several.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Segmenter = Annotated[
     str | None, typer.Option(help="Who makes missing masks: grabcut, sam, sam2 or grounded-sam.")
 ]
@@ -117,7 +113,7 @@ def train(  # noqa: PLR0913 - a verb's parameters are its flags
     from customvideo.runs import train as run
 
     choices = {"backbone": backbone, "method": method, "seed": seed, "segmenter": segmenter}
-    run(TrainPlan(out, subject, recipe, sets, choices, resume, device), say=_say)
+    run(TrainPlan(out, subject, recipe, sets, choices, resume, device), say=say)
 
 
 @app.command(short_help="Make videos from prompts.")
@@ -149,7 +145,7 @@ def generate(  # noqa: PLR0913 - a verb's parameters are its flags
     given = {"negative": negative, "num_steps": steps, "guidance": guidance, "frames": frames}
     given["strength"] = strength
     sampling = {key: value for key, value in given.items() if value is not None}
-    run(GeneratePlan(prompt, out, adapter, seed, sampling, size, backbone, attention, device), _say)
+    run(GeneratePlan(prompt, out, adapter, seed, sampling, size, backbone, attention, device), say)
 
 
 @app.command(short_help="Score an adapter's videos.")
@@ -176,7 +172,7 @@ def evaluate(  # noqa: PLR0913 - a verb's parameters are its flags
     plan = EvaluatePlan(
         adapter, out, subject, prompt, seed, backbone, encoders, masks, device, finder
     )
-    run(plan, _say)
+    run(plan, say)
 
 
 @app.command(short_help="See it all work, offline, in minutes.")
@@ -184,109 +180,7 @@ def demo(out: Folder = Path("runs/demo"), seed: Seed = 0, device: Device = "auto
     """Two subjects from photos into one video, in the toybox, twice: open DIR/report.html."""
     from customvideo.demo import run
 
-    run(out, seed=seed, device=device, say=_say)
-
-
-@bench.command("run", short_help="Train and sample every method on every combination.")
-def bench_run(  # noqa: PLR0913 - a verb's parameters are its flags
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results are kept.")],
-    edition: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR", help="Whom it shows; default toybox.")
-    ] = None,
-    plan: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A plan as TOML; flags change it.")
-    ] = None,
-    entry: Annotated[
-        list[str],
-        typer.Option(metavar="LABEL[=RECIPE]", help="What to compare; repeat. Default all."),
-    ] = [],  # noqa: B006
-    sets: Sets = [],  # noqa: B006
-    pairs: Annotated[
-        int | None, typer.Option(min=1, help="So many pairs, spread over the edition's.")
-    ] = None,
-    only: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME|SIZE|KIND",
-            help="Which combinations: ida+rex, 2, same-category, different-category; repeat.",
-        ),
-    ] = [],  # noqa: B006
-    prompts: Annotated[
-        int | None, typer.Option(min=1, help="So many prompts of each combination.")
-    ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="So many videos of each prompt.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    ray: Annotated[
-        str | None, typer.Option(metavar="auto|ADDRESS", help="Work on a Ray cluster.")
-    ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again what failed earlier.")
-    ] = False,
-) -> None:
-    """Train and sample every method on every combination, and score the videos.
-
-    Run it again to go on: what is finished is not done twice. Exits with 1 if a job failed.
-    """
-    from customvideo.benchmark.commands import run
-    from customvideo.benchmark.plan import compose_plan
-    from customvideo.config import parse_set
-
-    given = {"edition": edition, "pairs": pairs, "only": only or None, "prompts": prompts}
-    given |= {"seeds": seeds, "device": device}
-    flags = {key: value for key, value in given.items() if value is not None}
-    asked = compose_plan(plan, flags, entry, dict(map(parse_set, sets)))
-    ended = run(asked, out, say=_say, ray=ray, retry_failed=retry_failed)
-    raise typer.Exit(1 if ended.failed else 0)
-
-
-@bench.command("score", short_help="Score saved videos anew.")
-def bench_score(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="Where bench run keeps its results.")],
-    device: Device = "auto",
-) -> None:
-    """Score saved videos anew, without training or sampling. Exits with 1 if a job failed."""
-    from customvideo.benchmark.commands import score as run
-
-    raise typer.Exit(1 if run(out, say=_say, device=device).failed else 0)
-
-
-@bench.command("table", short_help="Tables, plots and a page from results.")
-def bench_table(
-    results: Annotated[Path, typer.Argument(metavar="DIR", help="Where bench run keeps them.")],
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where they go; default DIR/tables.")
-    ] = None,
-    ours: Annotated[
-        str, typer.Option(metavar="LABEL", help="The method all others are compared with.")
-    ] = "customvideo",
-) -> None:
-    """Write tables (Markdown, CSV, LaTeX) and a page with plots and videos."""
-    from customvideo.benchmark.commands import table as run
-
-    run(results, out, say=_say, ours=ours)
-
-
-@bench.command("check", short_help="Look an edition over.")
-def bench_check(
-    edition: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A known edition or yours.")],
-) -> None:
-    """Look an edition over, pictures included. Exits with 2 if something is to be mended."""
-    from customvideo.benchmark.commands import check as run
-
-    raise typer.Exit(0 if run(edition, say=_say) else _MENDABLE)
-
-
-@bench.command("fetch", short_help="Get an edition's photos.")
-def bench_fetch(
-    edition: Annotated[str, typer.Argument(metavar="NAME|DIR", help="Such as photos.")],
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to; default where a run looks.")
-    ] = None,
-) -> None:
-    """Get an edition's photos from where their authors keep them; a stopped fetch goes on."""
-    from customvideo.benchmark.commands import fetch as run
-
-    run(edition, out, say=_say)
+    run(out, seed=seed, device=device, say=say)
 
 
 @toybox.command(short_help="Make the toybox's weights anew.")
@@ -301,7 +195,7 @@ def pretrain(
     """Make the toybox's weights anew; a stopped run goes on with the same command."""
     from customvideo.toybox.commands import pretrain as run
 
-    run(work, export, sets, device, say=_say)
+    run(work, export, sets, device, say=say)
 
 
 @toybox.command(short_help="Write photo folders of the named subjects.")
@@ -312,7 +206,7 @@ def studio(
     """Write photo folders of CustomStudio's named subjects."""
     from customvideo.toybox.commands import studio as run
 
-    run(out, names, say=_say)
+    run(out, names, say=say)
 
 
 @toybox.command(short_help="Draw random scenes of the world.")
@@ -324,18 +218,12 @@ def sheet(
     """Draw random scenes of the world: a .png shows stills, an .mp4 or .gif moves."""
     from customvideo.toybox.commands import sheet as run
 
-    run(out, count, seed, say=_say)
+    run(out, count, seed, say=say)
 
 
 def main() -> None:
     """The `customvideo` command."""
     app(prog_name="customvideo")
-
-
-def _say(text: str) -> None:
-    typer.echo(text)
-    # Whoever reads a pipe sees progress as it happens.
-    sys.stdout.flush()
 
 
 def _complain(message: object, code: int) -> None:

@@ -1,0 +1,293 @@
+"""Picture-to-video models: Stable Video Diffusion (arXiv 2311.15127) through diffusers' pipeline.
+
+An animator makes a clip that begins with a given picture. It knows no text, no adapter and no
+learned word: what is in the picture is the business of whoever draws it.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from safetensors import SafetensorError
+
+from customvideo.errors import ConfigError
+from customvideo.quiet import without_bars, without_warnings
+from customvideo.settings import suggest
+from customvideo.tables import all_rows, import_target
+
+__all__ = [
+    "ANIMATORS",
+    "Animation",
+    "Animator",
+    "animator_for",
+    "check_animator",
+    "fitted",
+    "load_animator",
+    "picture_processor",
+]
+
+ANIMATORS: dict[str, str] = {
+    "toybox": "customvideo.toybox.animator:load",
+    "svd": "customvideo.backbones.animators:load_svd",
+    "svd-xt": "customvideo.backbones.animators:load_svd_xt",
+}
+"""Name -> "module:factory"; a factory takes (device, dtype) strings and returns an `Animator`."""
+
+_ENTRY_POINTS = "customvideo.animators"
+_KIND = "StableVideoDiffusionPipeline"
+_PARTS = ("unet", "vae", "image_encoder", "scheduler", "feature_extractor")
+_FRAMES_AT_ONCE = 8
+"""Frames the autoencoder decodes together: bounds memory, whatever the clip's length."""
+_SVD_FPS = 7
+
+
+@dataclass(frozen=True)
+class Animation:
+    """How a picture is animated.
+
+    Attributes:
+        frames: frames of the clip.
+        size: (height, width) that it is animated at, in pixels, multiples of 8; the picture is
+            scaled to cover it, and what stands over is cut off on both sides.
+        steps: denoiser calls.
+        guidance: guidance at the last frame; it rises from 1 at the first (the pipeline's way).
+        motion: how much is to move, from 0 to 255 ("motion bucket").
+        augmentation: deviation of the noise on the picture, whose colours lie in [-1, 1].
+        fps: frames a second that the model is told; None for what the animator is used to.
+    """
+
+    frames: int
+    size: tuple[int, int]
+    steps: int = 25
+    guidance: float = 3.0
+    motion: int = 127
+    augmentation: float = 0.02
+    fps: int | None = None
+
+
+class Animator:
+    """A `StableVideoDiffusionPipeline`, frozen, on one device.
+
+    `device` is a torch device or "auto"; `dtype` is "auto" (float16 on CUDA, else float32),
+    "fp32" or "fp16". `fps` is the pace that the model is told where nobody asks for another.
+    """
+
+    def __init__(
+        self, pipeline: Any, name: str, fps: int, device: str = "auto", dtype: str = "auto"
+    ) -> None:
+        where, weights = _placed(device, dtype)
+        self.name, self.fps = name, fps
+        with without_warnings("diffusers"):
+            self.pipeline = pipeline.to(where, weights)
+        self.pipeline.set_progress_bar_config(disable=True)
+        for part in (pipeline.unet, pipeline.vae, pipeline.image_encoder):
+            part.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def animate(
+        self, pictures: NDArray[np.uint8], seeds: Sequence[int], wanted: Animation
+    ) -> list[NDArray[np.uint8]]:
+        """One clip, uint8 (frame, height, width, 3), for each of `pictures` (row, h, w, 3).
+
+        A row depends on its picture and seed alone.
+
+        Raises:
+            ConfigError: the model cannot make clips of this size.
+        """
+        if any(side < 8 or side % 8 for side in wanted.size):
+            height, width = wanted.size
+            raise ConfigError(
+                f"The animator '{self.name}' cannot make {height}x{width} pixels: choose a height "
+                "and a width that are multiples of 8."
+            )
+        # One after the other: clips of a real model are large, and rows stay apart.
+        return [
+            self._clip(fitted(picture, wanted.size), seed, wanted)
+            for picture, seed in zip(pictures, seeds, strict=True)
+        ]
+
+    def _clip(self, picture: NDArray[np.uint8], seed: int, wanted: Animation) -> NDArray[np.uint8]:
+        height, width = wanted.size
+        with warnings.catch_warnings():
+            # diffusers hands tensors to numpy in a way that numpy 2 finds old-fashioned.
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+            frames = self.pipeline(
+                [Image.fromarray(picture)],
+                height=height,
+                width=width,
+                num_frames=wanted.frames,
+                num_inference_steps=wanted.steps,
+                max_guidance_scale=wanted.guidance,
+                fps=wanted.fps or self.fps,
+                motion_bucket_id=wanted.motion,
+                noise_aug_strength=wanted.augmentation,
+                decode_chunk_size=_FRAMES_AT_ONCE,
+                # Drawn on the CPU: the same on every device.
+                generator=[torch.Generator().manual_seed(seed)],
+                output_type="np",
+            ).frames[0]
+        clip: NDArray[np.uint8] = (frames * 255).round().clip(0, 255).astype(np.uint8)
+        return clip
+
+
+def fitted(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """`picture` (h, w, 3) scaled to cover `size` = (height, width) and cropped to its middle."""
+    if picture.shape[:2] == size:
+        return picture
+    height, width = size
+    whole = Image.fromarray(picture)
+    return np.asarray(ImageOps.fit(whole, (width, height), Image.Resampling.LANCZOS))
+
+
+def animator_for(name: str, backbone: str) -> str:
+    """The animator that `name` means beside the backbone called so: itself, or, for "auto", the
+    one of the backbone's own name, and Stable Video Diffusion XT where there is none."""
+    if name != "auto":
+        return name
+    return backbone if backbone in animator_rows() else "svd-xt"
+
+
+def animator_rows() -> dict[str, str]:
+    """The table's rows and those of installed packages."""
+    return all_rows(ANIMATORS, _ENTRY_POINTS)
+
+
+def check_animator(name: str) -> None:
+    """Refuse what cannot be an animator; nothing is loaded or fetched.
+
+    Raises:
+        ConfigError: neither a name of the table, nor a folder of an animator, nor a hub id.
+    """
+    folder = Path(name).expanduser()
+    if name in animator_rows():
+        return
+    if folder.is_dir():
+        _check_folder(folder)
+    elif name.startswith((".", "~", "/", "\\")) or name.count("/") > 1 or folder.exists():
+        raise ConfigError(
+            f"There is no animator folder '{name}': give a folder as {_KIND}.save_pretrained "
+            f"writes it, or one of {', '.join(sorted(animator_rows()))}."
+        )
+    elif "/" not in name:
+        raise ConfigError(
+            f"There is no animator '{name}'{suggest(name, sorted(animator_rows()))} A folder of a "
+            f"{_KIND} will do, too, or its hub id."
+        )
+
+
+@lru_cache(maxsize=1)
+def load_animator(name: str, device: str = "auto", dtype: str = "auto") -> Animator:
+    """Load by a name of the table, from a StableVideoDiffusionPipeline's folder, or by hub id.
+
+    The last one loaded is kept.
+
+    Raises:
+        ConfigError: the name is unknown, or the model is of another kind, incomplete or cannot be
+            fetched.
+    """
+    check_animator(name)
+    rows = animator_rows()
+    if name in rows:
+        loaded: Animator = import_target(rows[name])(device=device, dtype=dtype)
+        return loaded
+    folder = Path(name).expanduser()
+    return _load_folder(folder if folder.is_dir() else _fetched(name), name, device, dtype)
+
+
+def load_svd(device: str = "auto", dtype: str = "auto") -> Animator:
+    """Stable Video Diffusion, made for 14 frames of 576x1024."""
+    return load_animator("stabilityai/stable-video-diffusion-img2vid", device, dtype)
+
+
+def load_svd_xt(device: str = "auto", dtype: str = "auto") -> Animator:
+    """Stable Video Diffusion XT, made for 25 frames of 576x1024."""
+    return load_animator("stabilityai/stable-video-diffusion-img2vid-xt", device, dtype)
+
+
+def picture_processor(mean: Sequence[float], deviation: Sequence[float]) -> Any:
+    """What stands before an animator's picture tower: colours in [0, 1] less `mean`, divided by
+    `deviation`."""
+    # Without torchvision transformers says that it takes its other processor; it is as good.
+    with without_warnings("transformers"):
+        from transformers import CLIPImageProcessor
+
+        return CLIPImageProcessor(image_mean=list(mean), image_std=list(deviation))
+
+
+def _load_folder(folder: Path, name: str, device: str, dtype: str) -> Animator:
+    _check_folder(folder)
+    try:
+        with without_bars(), _without_own_bars(), without_warnings("transformers", "diffusers"):
+            pipeline = StableVideoDiffusionPipeline.from_pretrained(
+                folder,
+                # No other format, which might be a pickle.
+                use_safetensors=True,
+                local_files_only=True,
+            )
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise ConfigError(
+            f"The animator folder '{folder}' cannot be loaded ({reason}): fetch a complete copy."
+        ) from error
+    return Animator(pipeline, name, _SVD_FPS, device, dtype)
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        kind = index.get("_class_name", "nothing that says what it is")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"The animator folder '{folder}' has no readable model_index.json: give a folder as "
+            f"{_KIND}.save_pretrained writes it."
+        ) from error
+    if kind != _KIND:
+        raise ConfigError(
+            f"The animator folder '{folder}' holds {kind}: only a {_KIND} can animate a picture."
+        )
+    if missing := [part for part in _PARTS if not (folder / part).is_dir()]:
+        raise ConfigError(
+            f"The animator folder '{folder}' lacks {', '.join(missing)}: fetch a complete copy."
+        )
+
+
+def _fetched(name: str) -> Path:
+    try:
+        with without_warnings("diffusers", "huggingface_hub"):
+            return Path(DiffusionPipeline.download(name, use_safetensors=True))
+    except Exception as error:  # the hub client's network errors share no base class
+        raise ConfigError(
+            f"The animator '{name}' is no folder here and could not be fetched from the Hugging "
+            "Face hub: check the name and the connection, or download it elsewhere and give its "
+            "folder."
+        ) from error
+
+
+@contextmanager
+def _without_own_bars() -> Iterator[None]:
+    """No bars of diffusers inside."""
+    diffusers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers_logging.enable_progress_bar()
+
+
+def _placed(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    where = torch.device(automatic if device == "auto" else device)
+    half = dtype == "fp16" or (dtype == "auto" and where.type == "cuda")
+    return where, torch.float16 if half else torch.float32
