@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 from transformers.utils import logging as transformers_logging
 
@@ -12,15 +13,19 @@ __all__ = ["without_bars", "without_warnings"]
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """No bars of transformers inside; they come back afterwards if they were on."""
-    enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+def without_bars(*others: ModuleType) -> Iterator[None]:
+    """No bars of transformers inside; they come back afterwards if they were on.
+
+    `others` are logging modules of libraries with bars of the same kind, such as diffusers'.
+    """
+    shown = [one for one in (transformers_logging, *others) if one.is_progress_bar_enabled()]
+    for one in shown:
+        one.disable_progress_bar()
     try:
         yield
     finally:
-        if enabled:
-            transformers_logging.enable_progress_bar()
+        for one in shown:
+            one.enable_progress_bar()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableVideoDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 
 from customvideo.backbones.animators import (
@@ -19,7 +21,7 @@ from customvideo.backbones.animators import (
     fitted,
     load_animator,
 )
-from customvideo.errors import ConfigError
+from customvideo.errors import BackboneError, ConfigError
 from tests.tiny_svd import build_tiny_svd
 
 WANTED = Animation(frames=3, size=(16, 24), steps=2)
@@ -63,6 +65,54 @@ def test_a_row_depends_on_its_own_picture_and_seed(tiny_svd: Path, pictures: np.
     other = animator.animate(pictures[1:], [5], WANTED)
     assert np.array_equal(both[1], alone[0])
     assert not np.array_equal(alone[0], other[0])
+
+
+def test_its_licence_and_fingerprint_are_told(
+    tiny_svd: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = Path(shutil.copytree(tiny_svd, tmp_path / "copy"))
+    (copy / "README.md").write_text("---\nlicense: mit\n---\n")
+    with caplog.at_level(logging.INFO, logger="customvideo"):
+        found = load_animator(str(copy), "cpu").fingerprint
+    (record,) = [record for record in caplog.records if record.name.startswith("customvideo")]
+    assert record.getMessage() == f"The licence of {copy}'s weights is mit."
+    assert found == load_animator(str(copy), "cpu", "fp16").fingerprint
+    other = build_tiny_svd(tmp_path / "other", seed=1)
+    assert load_animator(str(other), "cpu").fingerprint != found
+
+
+def test_unknown_devices_and_types_are_refused(tiny_svd: Path) -> None:
+    with pytest.raises(BackboneError, match=r"Unknown device 'gpu'"):
+        load_animator(str(tiny_svd), "gpu")
+    with pytest.raises(BackboneError, match=r"Unknown dtype 'fp8'"):
+        load_animator(str(tiny_svd), "cpu", "fp8")
+
+
+def test_it_lies_in_main_memory_but_while_it_animates(
+    tiny_svd: Path, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    animator, places = load_animator(str(tiny_svd), "cpu"), []
+    monkeypatch.setattr(animator, "_device", torch.device("meta"))
+    monkeypatch.setattr(animator, "_move", places.append)
+
+    def fail(*_: object) -> None:
+        assert places == [torch.device("meta")]
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(animator, "_clip", fail)
+    with pytest.raises(RuntimeError):
+        animator.animate(pictures, [3, 4], WANTED)
+    assert places == [torch.device("meta"), torch.device("cpu")]
+
+
+def test_bars_are_as_they_were_after_loading(tiny_svd: Path) -> None:
+    diffusers_logging.disable_progress_bar()
+    try:
+        load_animator.cache_clear()
+        load_animator(str(tiny_svd), "cpu")
+        assert not diffusers_logging.is_progress_bar_enabled()
+    finally:
+        diffusers_logging.enable_progress_bar()
 
 
 def test_sizes_that_are_no_multiples_of_8_are_refused(tiny_svd: Path, pictures: np.ndarray) -> None:

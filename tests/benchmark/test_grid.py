@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from customvideo.backbones.base import load_backbone
 from customvideo.benchmark.editions import Combination, Edition, load_edition
 from customvideo.benchmark.grid import (
     Contender,
@@ -20,7 +21,7 @@ from customvideo.benchmark.grid import (
 )
 from customvideo.benchmark.plan import BenchPlan, Entry
 from customvideo.config import Recipe, apply_keys, compose_recipe
-from customvideo.errors import BenchmarkError
+from customvideo.errors import BenchmarkError, ConfigError
 from tests.benchmark.small import CATS, QUICK, a_job, write_edition
 from tests.cast import make_subject
 
@@ -34,6 +35,29 @@ def test_a_job_survives_being_written_down() -> None:
     job = a_job(recipe=apply_keys(a_job().recipe, [("canvas", [64, 96]), ("nu", 0.3)]))
     again = job_of(json.loads(json.dumps(job.to_dict())))
     assert again == job and again.digest == job.digest
+
+
+def test_other_models_of_a_method_are_told_and_those_without_keep_their_digest() -> None:
+    backbone = load_backbone("toybox", device="cpu")
+    plain = Contender.on(backbone, Entry("customvideo", a_job().recipe))
+    assert plain.ingredients == () and "ingredients" not in a_job().to_dict()
+    assert a_job().digest == "b0ad962977285777c4fc"
+    recipe = compose_recipe([("method", "disendiff_svd"), ("backbone", "toybox")])
+    mixed = Contender.on(backbone, Entry("disendiff_svd", recipe))
+    told = dict(mixed.ingredients)
+    assert told.keys() == {"animator", "animator_weights"} and told["animator"] == "toybox"
+    job = a_job(recipe=recipe, made=replace(a_job().made, ingredients=mixed.ingredients))
+    again = job_of(json.loads(json.dumps(job.to_dict())))
+    assert again == job and again.digest == job.digest
+    retrained = (("animator", "toybox"), ("animator_weights", "other"))
+    assert replace(job, made=replace(job.made, ingredients=retrained)).series != job.series
+
+
+def test_a_model_that_cannot_be_used_names_the_entry() -> None:
+    backbone = load_backbone("toybox", device="cpu")
+    changes = [("method", "disendiff_svd"), ("backbone", "toybox"), ("animator", "./nowhere")]
+    with pytest.raises(ConfigError, match=r"In the entry 'mine': .*no animator folder"):
+        Contender.on(backbone, Entry("mine", compose_recipe(changes)))
 
 
 def other_recipe(**keys: Any) -> Recipe:
@@ -52,6 +76,7 @@ def other_recipe(**keys: Any) -> Recipe:
         {"made": Made("fingerprint", "bf16", a_job().made.subjects)},
         {"made": Made("fingerprint", "fp32", (("tom", "cat", "1a"), ("rex", "dog", "3c")))},
         {"made": Made("fingerprint", "fp32", a_job().made.subjects[::-1])},
+        {"made": replace(a_job().made, ingredients=(("animator", "svd"),))},
         {"kind": "base"},
     ],
     ids=str,

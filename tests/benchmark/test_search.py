@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from customvideo import tables
 from customvideo.benchmark.grid import Made
 from customvideo.benchmark.plan import resolve
 from customvideo.benchmark.rows import ResultRow, read_rows, write_rows
@@ -43,6 +46,14 @@ def test_every_method_is_tried_with_three_rates_around_its_recipe() -> None:
         assert (entry.recipe.steps, entry.recipe.seed) == (usual.steps, usual.seed)
 
 
+def test_methods_of_other_packages_are_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def added(group: str) -> list[EntryPoint]:
+        return [EntryPoint("mine", METHODS["mudi"], group)]
+
+    monkeypatch.setattr(tables, "entry_points", added)
+    assert compose_search().entries.keys() > {"mine@x0.333", "mine@x1", "mine@x3"}
+
+
 def test_methods_factors_and_budget_can_be_said() -> None:
     plan = compose_search(
         flags={"pairs": 2}, methods=["dreambooth"], factors=[9, 1], changes={"steps": 7}
@@ -57,7 +68,10 @@ def test_other_settings_are_a_plan(tmp_path: Path) -> None:
     file = tmp_path / "plan.toml"
     file.write_text('pairs = 1\n[entries]\n"customvideo@nu-0" = { nu = 0.0 }\n')
     plan = compose_search(file, {"seeds": 3})
-    assert plan.entries == {"customvideo@nu-0": {"nu": 0.0}} and plan.seeds == 3
+    assert plan.entries == {"customvideo@nu-0": {"method": "customvideo", "nu": 0.0}}
+    # What it does not say is a search's, not a benchmark's.
+    assert (plan.edition, plan.prompts, plan.seeds) == ("toybox-development", 2, 3)
+    assert not plan.base and not plan.ceiling and plan.pairs == 1
     with pytest.raises(ConfigError, match="no --method"):
         compose_search(file, methods=["mudi"])
     file.write_text("[entries]\ncustomvideo = {}\n")
@@ -65,11 +79,30 @@ def test_other_settings_are_a_plan(tmp_path: Path) -> None:
         compose_search(file)
 
 
+def test_a_label_says_the_method(tmp_path: Path) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text('[entries]\n"dreamvideo@slow" = { learning_rate = 1e-5 }\n')
+    _, (entry,) = resolve(compose_search(file), "toybox")
+    assert entry.recipe.method == "dreamvideo"
+    file.write_text('[entries]\n"dreamvideo@slow" = { method = "mudi" }\n')
+    with pytest.raises(ConfigError, match=r"setting of mudi; call it 'mudi@slow'"):
+        compose_search(file)
+    file.write_text('[entries]\n"dreamvido@slow" = { learning_rate = 1e-5 }\n')
+    with pytest.raises(ConfigError, match="of no method"):
+        compose_search(file)
+    # A name of one's own is as good, if something says the method.
+    file.write_text('[entries]\n"mine@slow" = { method = "mudi" }\n')
+    assert list(compose_search(file).entries) == ["mine@slow"]
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
         ({"methods": ["dreambooht"]}, "no method 'dreambooht'"),
         ({"factors": [0.0]}, "factor above 0"),
+        ({"factors": [math.inf]}, "factor above 0"),
+        ({"factors": [math.nan]}, "factor above 0"),
+        ({"factors": [1, 1.0001]}, r"factors 1 and 1\.0001 are too close"),
         ({"flags": {"edition": "toybocks"}}, "no edition or folder 'toybocks'"),
     ],
 )
@@ -118,6 +151,17 @@ def test_a_trial_that_lacks_videos_cannot_win(tmp_path: Path) -> None:
     assert not found["x1"].complete and not found["x1"].won
     text = log(folder).read_text(encoding="utf-8")
     assert "cannot win: customvideo@x1." in text
+
+
+def test_as_many_videos_as_the_others_are_not_all_of_them(tmp_path: Path) -> None:
+    short = [
+        row
+        for row in scored(x1=0.1)
+        if row.combination[-1] != {"customvideo@x1": "0", "customvideo@x3": "1"}.get(row.method)
+    ]
+    found = {trial.setting: trial for trial in trials(write_search(tmp_path, short))}
+    assert [one.setting for one in found.values() if one.complete] == ["x0.333"]
+    assert found["x0.333"].won
 
 
 def test_everything_is_logged(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +199,19 @@ def test_another_size_for_the_animation_leaves_the_video_s(
     method = quick(tiny_svd, animation_height=32, animation_width=32)
     adapter = method.trainable(backbone, cast)
     assert generate(backbone, adapter, PROMPT, options=QUICK).frames.shape == (3, 64, 96, 3)
+
+
+def test_only_sizes_that_can_be_animated_are_settings() -> None:
+    for side in ("animation_height", "animation_width"):
+        with pytest.raises(ValueError, match="multiple of 8"):
+            DisenDiffSvdConfig(**{side: 100})
+
+
+def test_importing_it_says_nothing() -> None:
+    for module in ("customvideo.methods.disendiff_svd", "customvideo.toybox.animator"):
+        command = [sys.executable, "-c", f"import {module}"]
+        said = subprocess.run(command, capture_output=True, check=True, text=True)
+        assert (said.stdout, said.stderr) == ("", "")
 
 
 def test_a_missing_animator_is_named_before_training(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from torch import Tensor
 from transformers import CLIPModel, CLIPVisionModelWithProjection
 
-from customvideo.backbones.animators import Animation
+from customvideo.backbones.animators import Animation, check_animator
 from customvideo.errors import ConfigError
 from customvideo.toybox import animator, models
 from customvideo.toybox.recipe.animator import AnimatorStage, motion_buckets
@@ -152,3 +153,19 @@ def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(animator, "WEIGHTS", tmp_path)
     with pytest.raises(ConfigError, match=r"animator are missing.*animator/unet"):
         animator.load("cpu")
+    # Before training, too.
+    with pytest.raises(ConfigError, match=r"animator are missing.*animator/unet"):
+        check_animator("toybox")
+
+
+def test_weights_without_their_config_are_not_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copy = tmp_path / "weights"
+    for part in ("animator", "model/vae", "clip"):
+        shutil.copytree(WEIGHTS / part, copy / part)
+    monkeypatch.setattr(animator, "WEIGHTS", copy)
+    check_animator("toybox")
+    (copy / "clip" / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"animator are missing[^(]*\(clip\)"):
+        check_animator("toybox")

@@ -10,7 +10,9 @@ from customvideo.backbones.unet3d import text_sites
 from customvideo.backbones.unet3d_forward import Passage, forward, prepare
 from customvideo.toybox import models
 from customvideo.toybox.captions import Mention, grounded_caption, vocabulary
+from customvideo.toybox.recipe.dataset import Split
 from customvideo.toybox.recipe.grounding import Grounding, _site_loss, phrase_tokens
+from customvideo.toybox.recipe.segmenter import _subject_loss
 from customvideo.toybox.world import sample_world
 
 
@@ -62,6 +64,17 @@ def test_reading_each_phrase_at_its_own_subject_costs_nothing() -> None:
     assert _site_loss(swapped, told, cover) > 10
 
 
+def test_frames_are_folded_before_positions() -> None:
+    cover = torch.zeros(1, 2, 4, 1, 2)
+    cover[0, 0, 0, 0, 0] = cover[0, 1, 0, 0, 1] = 1
+    told = torch.zeros(1, 4, 3)
+    told[0, 0, 1] = 1
+    read = torch.zeros(1, 4, 3)
+    read[0, [0, 3], 1] = 1
+    assert _site_loss(read, told, cover).item() == pytest.approx(0, abs=1e-5)
+    assert _site_loss(read[:, [1, 0, 3, 2]], told, cover).item() == pytest.approx(1, abs=1e-4)
+
+
 def test_watching_changes_no_prediction_and_reaches_keys_and_queries() -> None:
     torch.manual_seed(0)
     denoiser = models.build_denoiser()
@@ -81,3 +94,24 @@ def test_watching_changes_no_prediction_and_reaches_keys_and_queries() -> None:
     assert attention.to_k.weight.grad.abs().sum() > 0  # type: ignore[union-attr, operator]
     with pytest.raises(AssertionError, match="nothing has passed"):
         grounding.loss(told, cover)
+
+
+def test_in_moves_everybody_begins_at_the_beginning() -> None:
+    split = Split("moves", 60, 8, kind="moves")
+    worlds = [split.world(2, index) for index in range(60)]
+    assert {phase for world in worlds for phase in world.phases} == {0.5}
+    lone = sum(len(world.individuals) == 1 for world in worlds)
+    assert 36 <= lone < 60
+
+
+def test_every_subject_counts_once_however_large() -> None:
+    labels = torch.ones(1, 4, 4, dtype=torch.long)
+    labels[0, 0, 0] = 2
+    kinds = torch.tensor([[0, 3, 5, 0, 0]])
+    logits = torch.zeros(1, 14, 4, 4)
+    logits[0, 3] = 20.0
+    # The large one is named right, the one of a single pixel is not: half of -log of a millionth.
+    assert _subject_loss(logits, labels, kinds).item() == pytest.approx(-np.log(1e-6) / 2, rel=1e-3)
+    logits[0, :, 0, 0] = 0
+    logits[0, 5, 0, 0] = 20.0
+    assert _subject_loss(logits, labels, kinds).item() == pytest.approx(0, abs=1e-4)

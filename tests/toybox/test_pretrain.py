@@ -28,6 +28,7 @@ TINY = PretrainConfig(
     pictures=18,
     clips=2,
     acts=2,
+    moves=2,
     views=12,
     autoencoder_steps=1,
     clip_steps=1,

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
+from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from safetensors import SafetensorError
 
+from customvideo.backbones.unet3d_files import Card, digest_weights, placed, readme_licence
 from customvideo.errors import ConfigError
 from customvideo.quiet import without_bars, without_warnings
 from customvideo.settings import suggest
@@ -37,6 +38,7 @@ __all__ = [
     "fitted",
     "load_animator",
     "picture_processor",
+    "video_pipeline",
 ]
 
 ANIMATORS: dict[str, str] = {
@@ -44,7 +46,11 @@ ANIMATORS: dict[str, str] = {
     "svd": "customvideo.backbones.animators:load_svd",
     "svd-xt": "customvideo.backbones.animators:load_svd_xt",
 }
-"""Name -> "module:factory"; a factory takes (device, dtype) strings and returns an `Animator`."""
+"""Name -> "module:factory"; a factory takes (device, dtype) strings and returns an `Animator`.
+
+A module with a function `check()` has it called before anything is trained: it raises a ConfigError
+where the factory would.
+"""
 
 _ENTRY_POINTS = "customvideo.animators"
 _KIND = "StableVideoDiffusionPipeline"
@@ -52,6 +58,13 @@ _PARTS = ("unet", "vae", "image_encoder", "scheduler", "feature_extractor")
 _FRAMES_AT_ONCE = 8
 """Frames the autoencoder decodes together: bounds memory, whatever the clip's length."""
 _SVD_FPS = 7
+_LICENCES = dict.fromkeys(
+    (
+        "stabilityai/stable-video-diffusion-img2vid",
+        "stabilityai/stable-video-diffusion-img2vid-xt",
+    ),
+    "stable-video-diffusion-community",
+)
 
 
 @dataclass(frozen=True)
@@ -79,22 +92,31 @@ class Animation:
 
 
 class Animator:
-    """A `StableVideoDiffusionPipeline`, frozen, on one device.
+    """A `StableVideoDiffusionPipeline`, frozen, on one device while it animates and else in main
+    memory, so that it takes no room from what is trained meanwhile.
 
-    `device` is a torch device or "auto"; `dtype` is "auto" (float16 on CUDA, else float32),
-    "fp32" or "fp16". `fps` is the pace that the model is told where nobody asks for another.
+    `device` is a torch device or "auto"; `dtype` is "auto" (float16 on CUDA, else float32), or as
+    a backbone's. `fps` is the pace that the model is told where nobody asks for another.
     """
 
     def __init__(
         self, pipeline: Any, name: str, fps: int, device: str = "auto", dtype: str = "auto"
     ) -> None:
-        where, weights = _placed(device, dtype)
+        self._device, weights = placed(device, dtype)
+        if dtype == "auto" and self._device.type == "cuda":
+            # What its makers publish, and the pipeline's own numbers are meant for.
+            weights = torch.float16
         self.name, self.fps = name, fps
         with without_warnings("diffusers"):
-            self.pipeline = pipeline.to(where, weights)
+            self.pipeline = pipeline.to("cpu", weights)
         self.pipeline.set_progress_bar_config(disable=True)
         for part in (pipeline.unet, pipeline.vae, pipeline.image_encoder):
             part.requires_grad_(False).eval()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 hex that tells the network apart from others, whatever type it is kept in."""
+        return digest_weights({"unet": self.pipeline.unet})
 
     @torch.no_grad()
     def animate(
@@ -113,11 +135,19 @@ class Animator:
                 f"The animator '{self.name}' cannot make {height}x{width} pixels: choose a height "
                 "and a width that are multiples of 8."
             )
-        # One after the other: clips of a real model are large, and rows stay apart.
-        return [
-            self._clip(fitted(picture, wanted.size), seed, wanted)
-            for picture, seed in zip(pictures, seeds, strict=True)
-        ]
+        self._move(self._device)
+        try:
+            # One after the other: clips of a real model are large, and rows stay apart.
+            return [
+                self._clip(fitted(picture, wanted.size), seed, wanted)
+                for picture, seed in zip(pictures, seeds, strict=True)
+            ]
+        finally:
+            self._move(torch.device("cpu"))
+
+    def _move(self, device: torch.device) -> None:
+        with without_warnings("diffusers"):
+            self.pipeline.to(device)
 
     def _clip(self, picture: NDArray[np.uint8], seed: int, wanted: Animation) -> NDArray[np.uint8]:
         height, width = wanted.size
@@ -169,12 +199,15 @@ def check_animator(name: str) -> None:
     """Refuse what cannot be an animator; nothing is loaded or fetched.
 
     Raises:
-        ConfigError: neither a name of the table, nor a folder of an animator, nor a hub id.
+        ConfigError: neither a name of the table, nor a folder of an animator, nor a hub id; or what
+            the table's row itself finds missing.
     """
-    folder = Path(name).expanduser()
-    if name in animator_rows():
-        return
-    if folder.is_dir():
+    folder, rows = Path(name).expanduser(), animator_rows()
+    if name in rows:
+        check = getattr(import_module(rows[name].partition(":")[0]), "check", None)
+        if check is not None:
+            check()
+    elif folder.is_dir():
         _check_folder(folder)
     elif name.startswith((".", "~", "/", "\\")) or name.count("/") > 1 or folder.exists():
         raise ConfigError(
@@ -195,6 +228,7 @@ def load_animator(name: str, device: str = "auto", dtype: str = "auto") -> Anima
     The last one loaded is kept.
 
     Raises:
+        BackboneError: there is no such device or type.
         ConfigError: the name is unknown, or the model is of another kind, incomplete or cannot be
             fetched.
     """
@@ -217,6 +251,15 @@ def load_svd_xt(device: str = "auto", dtype: str = "auto") -> Animator:
     return load_animator("stabilityai/stable-video-diffusion-img2vid-xt", device, dtype)
 
 
+def video_pipeline() -> Any:
+    """The class `StableVideoDiffusionPipeline`."""
+    # Importing it says what importing transformers' picture processor does.
+    with without_warnings("transformers"):
+        from diffusers import StableVideoDiffusionPipeline
+
+        return StableVideoDiffusionPipeline
+
+
 def picture_processor(mean: Sequence[float], deviation: Sequence[float]) -> Any:
     """What stands before an animator's picture tower: colours in [0, 1] less `mean`, divided by
     `deviation`."""
@@ -230,8 +273,8 @@ def picture_processor(mean: Sequence[float], deviation: Sequence[float]) -> Any:
 def _load_folder(folder: Path, name: str, device: str, dtype: str) -> Animator:
     _check_folder(folder)
     try:
-        with without_bars(), _without_own_bars(), without_warnings("transformers", "diffusers"):
-            pipeline = StableVideoDiffusionPipeline.from_pretrained(
+        with without_bars(diffusers_logging), without_warnings("transformers", "diffusers"):
+            pipeline = video_pipeline().from_pretrained(
                 folder,
                 # No other format, which might be a pickle.
                 use_safetensors=True,
@@ -242,6 +285,7 @@ def _load_folder(folder: Path, name: str, device: str, dtype: str) -> Animator:
         raise ConfigError(
             f"The animator folder '{folder}' cannot be loaded ({reason}): fetch a complete copy."
         ) from error
+    Card(name, _LICENCES.get(name) or readme_licence(folder)).announce()
     return Animator(pipeline, name, _SVD_FPS, device, dtype)
 
 
@@ -274,20 +318,3 @@ def _fetched(name: str) -> Path:
             "Face hub: check the name and the connection, or download it elsewhere and give its "
             "folder."
         ) from error
-
-
-@contextmanager
-def _without_own_bars() -> Iterator[None]:
-    """No bars of diffusers inside."""
-    diffusers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        diffusers_logging.enable_progress_bar()
-
-
-def _placed(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    where = torch.device(automatic if device == "auto" else device)
-    half = dtype == "fp16" or (dtype == "auto" and where.type == "cuda")
-    return where, torch.float16 if half else torch.float32

@@ -24,7 +24,16 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from customvideo.errors import BackboneError
 from customvideo.quiet import without_bars, without_warnings
 
-__all__ = ["Card", "Parts", "fetch", "fingerprint", "read_parts"]
+__all__ = [
+    "Card",
+    "Parts",
+    "digest_weights",
+    "fetch",
+    "fingerprint",
+    "placed",
+    "read_parts",
+    "readme_licence",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +88,7 @@ class Card:
         words = given.get("known_words")
         return cls(
             name=given.get("name", folder.resolve().name),
-            licence=given.get("licence", _readme_licence(folder)),
+            licence=given.get("licence", readme_licence(folder)),
             fps=float(given.get("fps", cls.fps)),
             frames=int(given.get("frames", cls.frames)),
             size=_pair(given.get("size")) or _native_size(parts),
@@ -137,7 +146,7 @@ def read_parts(folder: Path, device: str = "auto", dtype: str = "auto") -> Parts
     Raises:
         BackboneError: a piece is missing, damaged or of another class, or the device is unknown.
     """
-    where, weights = _placed(device, dtype)
+    where, weights = placed(device, dtype)
     _check_pieces(folder)
     try:
         with without_bars():
@@ -163,15 +172,19 @@ def read_parts(folder: Path, device: str = "auto", dtype: str = "auto") -> Parts
 
 
 def fingerprint(folder: Path, modules: Mapping[str, nn.Module]) -> str:
-    """sha256 hex of the folder's configs and of the modules' weights.
+    """sha256 hex of the folder's configs and of the modules' weights."""
+    configs = [_essential(_read_json(folder / piece)) for piece in _CONFIGS]
+    return digest_weights(modules, *(json.dumps(one, sort_keys=True) for one in configs))
+
+
+def digest_weights(modules: Mapping[str, nn.Module], *first: str) -> str:
+    """sha256 hex of the modules' weights, after the texts `first`.
 
     Of each weight it takes name, shape and the *signs* of some evenly spaced values: cheap, the
     same for a float32, bfloat16 and float16 copy, and changed by any training that moves weights
     past zero, which among so many some always are.
     """
-    digest = hashlib.sha256()
-    for piece in _CONFIGS:
-        digest.update(json.dumps(_essential(_read_json(folder / piece)), sort_keys=True).encode())
+    digest = hashlib.sha256("".join(first).encode())
     for prefix, module in modules.items():
         for name, weight in module.state_dict().items():
             digest.update(f"{prefix}.{name}{tuple(weight.shape)}".encode())
@@ -194,7 +207,12 @@ def _essential(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _placed(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+def placed(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+    """Where and in which type weights go; "auto" is the best there is.
+
+    Raises:
+        BackboneError: there is no such device or type.
+    """
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         where = torch.device(automatic if device == "auto" else device)
@@ -240,7 +258,7 @@ def _read_json(path: Path) -> Any:
         ) from error
 
 
-def _readme_licence(folder: Path) -> str | None:
+def readme_licence(folder: Path) -> str | None:
     """The licence a model card states in its front matter."""
     if not _has(folder, "README.md"):
         return None

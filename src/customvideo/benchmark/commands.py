@@ -17,17 +17,15 @@ from customvideo.benchmark.editions import Combination, OwnFolder, load_edition,
 from customvideo.benchmark.executors import Executor, Here, drive
 from customvideo.benchmark.fetch import fetch as get
 from customvideo.benchmark.grid import Contender, Job, Kind, choose, make_jobs, reference_job
-from customvideo.benchmark.job import Outcome, Worker
+from customvideo.benchmark.job import Note, Outcome, Worker
 from customvideo.benchmark.kit import Kit
 from customvideo.benchmark.plan import BenchPlan, Entry, resolve
-from customvideo.benchmark.probe import probe as make_probes
 from customvideo.benchmark.ray import OnRay, require_ray
 from customvideo.benchmark.results import collect
 from customvideo.benchmark.search import log, trials
 from customvideo.benchmark.store import Store
 from customvideo.benchmark.tables import MAX_MB, render_tables
 from customvideo.benchmark.view import View
-from customvideo.errors import UserError
 from customvideo.runs.calling import command
 from customvideo.runs.folder import Say, require_writable
 
@@ -129,28 +127,24 @@ def probe(out: Path, *, say: Say, videos: int = 1, device: str = "auto") -> Summ
     store.require()
     edition = load_edition(store.edition)
     store.check(edition)
-    kit = Kit(edition, device)
+    worker = Worker(store, Kit(edition, device))
     found = sorted(store.found(), key=lambda one: one[0].recipe.backbone)
     bases = {
         (job.combination, job.made.backbone): (job, folder)
         for job, folder in found
         if job.kind == "base"
     }
-    trained = [one for one in found if one[0].kind == "trained" and one[1].scored is not None]
-    failed = []
-    for number, (job, folder) in enumerate(trained, start=1):
-        say(f"[{number}/{len(trained)}] {job.method} on {job.combination}")
+    trained = [job for job, folder in found if job.kind == "trained" and folder.scored is not None]
+
+    def work(job: Job, note: Note) -> Outcome:
         base = bases.get((job.combination, job.made.backbone))
-        try:
-            make_probes(job, folder, kit, base, videos)
-        except UserError as error:
-            failed.append(Outcome(job, "failed", message=str(error)))
-    rows = collect(store)
-    for outcome in failed:
-        say(f"Failed: {outcome.job.method} on {outcome.job.combination}: {outcome.message}")
-    say(f"Wrote '{rows}'. Next:")
-    say(f"  {command('bench', 'table', out)}")
-    return Summary(len(trained) - len(failed), tuple(failed), rows)
+        return worker.probe(job, base, videos, note)
+
+    try:
+        failed = _follow(Here(work), trained, say)
+    finally:
+        rows = collect(store)
+    return _summary(len(trained), failed, rows, say)
 
 
 def table(

@@ -17,7 +17,9 @@ from customvideo.backbones.base import Backbone
 from customvideo.benchmark.editions import Combination, Edition
 from customvideo.benchmark.plan import BASE, CEILING, BenchPlan, Entry
 from customvideo.config import Recipe, compose_recipe
-from customvideo.errors import BenchmarkError
+from customvideo.errors import BenchmarkError, ConfigError
+from customvideo.methods.base import load_method
+from customvideo.methods.rendering import Mixes
 from customvideo.subjects.subject import Subject
 from customvideo.training.config import FREE_ON_RESUME
 from customvideo.training.session import resolve_precision
@@ -59,11 +61,13 @@ class Made:
         backbone: the base model's fingerprint.
         precision: what the recipe's precision means there.
         subjects: (name, category, digest of photos and masks) in the combination's order.
+        ingredients: (name, what tells it apart) of the method's other models.
     """
 
     backbone: str
     precision: str
     subjects: tuple[tuple[str, str, str], ...]
+    ingredients: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,13 @@ class Job:
             "backbone": self.made.backbone,
             "precision": self.made.precision,
             "results": RESULTS_VERSION,
+            **self._ingredients(),
         }
+
+    def _ingredients(self) -> dict[str, dict[str, str]]:
+        """Nothing for methods without any, whose digests do not know of them."""
+        told = dict(self.made.ingredients)
+        return {"ingredients": told} if told else {}
 
     def _made_with(self) -> dict[str, Any]:
         recipe = self.to_dict()["recipe"]
@@ -139,6 +149,7 @@ class Job:
             "recipe": kept,
             "backbone": self.made.backbone,
             "precision": self.made.precision,
+            **self._ingredients(),
         }
 
 
@@ -146,6 +157,7 @@ def job_of(told: Mapping[str, Any]) -> Job:
     """The job that `Job.to_dict` told of."""
     people = tuple((one["name"], one["category"], one["photos"]) for one in told["subjects"])
     samples = tuple((int(prompt), int(seed)) for prompt, seed in told["samples"])
+    ingredients = tuple(told.get("ingredients", {}).items())
     return Job(
         cast("Kind", told["kind"]),
         told["method"],
@@ -153,7 +165,7 @@ def job_of(told: Mapping[str, Any]) -> Job:
         tuple(told["prompts"]),
         samples,
         compose_recipe(told["recipe"].items()),
-        Made(told["backbone"], told["precision"], people),
+        Made(told["backbone"], told["precision"], people, ingredients),
     )
 
 
@@ -190,16 +202,28 @@ def choose(plan: BenchPlan, edition: Edition) -> list[Combination]:
 
 @dataclass(frozen=True)
 class Contender:
-    """An entry, and what its base model is where it runs."""
+    """An entry, and what its base model and its method's other models are where it runs."""
 
     entry: Entry
     backbone: str
     precision: str
+    ingredients: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def on(cls, backbone: Backbone, entry: Entry) -> Contender:
-        """The entry on its loaded backbone."""
-        return cls(entry, backbone.fingerprint, resolve_precision(entry.recipe, backbone))
+        """The entry on its loaded backbone.
+
+        Raises:
+            ConfigError: another model of its method cannot be used.
+        """
+        recipe = entry.recipe
+        method = load_method(recipe.method, recipe.method_options)
+        try:
+            mixed = method.ingredients(backbone) if isinstance(method, Mixes) else {}
+        except ConfigError as error:
+            raise ConfigError(f"In the entry '{entry.label}': {error}") from error
+        precision = resolve_precision(recipe, backbone)
+        return cls(entry, backbone.fingerprint, precision, tuple(mixed.items()))
 
 
 def make_jobs(
@@ -237,7 +261,9 @@ def _job(
     recipe: Recipe,
 ) -> Job:
     people = tuple((one.name, one.category, one.digest) for one in subjects)
-    made = Made(contender.backbone, contender.precision, people)
+    # What nothing was trained for is drawn by the plain sampler alone.
+    mixed = contender.ingredients if kind == "trained" else ()
+    made = Made(contender.backbone, contender.precision, people, mixed)
     label, prompts = contender.entry.label, tuple(combination.prompts)
     return Job(kind, label, combination.name, prompts, samples, recipe, made)
 

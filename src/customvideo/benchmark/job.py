@@ -22,6 +22,7 @@ from customvideo.benchmark.grid import Job, Sample
 from customvideo.benchmark.judging import score, words_of
 from customvideo.benchmark.kit import Kit
 from customvideo.benchmark.memory import PeakMemory
+from customvideo.benchmark.probe import Base, probe
 from customvideo.benchmark.store import Failure, JobFolder, Store
 from customvideo.errors import StorageError
 from customvideo.generation import generate
@@ -75,6 +76,18 @@ class Worker:
     def score_again(self, job: Job, note: Note = lambda _: None) -> Outcome:
         """Score those of the job's videos that are there anew; raises as `do`."""
         return self._held(job, lambda folder, _: self._score_again(job, folder, note))
+
+    def probe(
+        self, job: Job, base: Base | None, count: int, note: Note = lambda _: None
+    ) -> Outcome:
+        """Probe the first `count` of a finished job's videos beside `base`'s; raises as `do`."""
+
+        def work(folder: JobFolder, _: Claim) -> None:
+            note("probing")
+            folder.forget_failure()
+            probe(job, folder, self.kit, base, count)
+
+        return self._held(job, work)
 
     def _held(self, job: Job, work: Callable[[JobFolder, Claim], None]) -> Outcome:
         began, folder = time.monotonic(), self.store.folder(job)

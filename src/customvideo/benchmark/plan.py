@@ -87,18 +87,19 @@ def compose_plan(
     flags: Mapping[str, Any] | None = None,
     picks: Sequence[str] = (),
     changes: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> BenchPlan:
     """The plan in `file`, with `flags` (settings by name), entries picked and recipe keys changed.
 
     A pick is the label of one of the plan's entries, of a packaged one, or `LABEL=RECIPE`, with a
-    recipe's file or name.
+    recipe's file or name. What neither file nor flags say is as in `defaults`.
 
     Raises:
         ConfigError: the file cannot be read, a setting is unknown or does not fit, or a picked
             label is unknown.
     """
     values = {} if file is None else _read(file)
-    plan = validated(BenchPlan, {**values, **(flags or {})})
+    plan = validated(BenchPlan, {**(defaults or {}), **values, **(flags or {})})
     known = plan.entries or packaged_entries()
     chosen = dict(_picked(pick, known) for pick in picks) if picks else known
     update = {"entries": chosen, "changes": {**plan.changes, **(changes or {})}}

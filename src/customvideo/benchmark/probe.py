@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
 
 from customvideo.adapters.adapter import Adapter
 from customvideo.adapters.tokens import LearnedTokens
@@ -23,7 +27,7 @@ from customvideo.generation import CustomVideoWarning, SamplingConfig, generate
 from customvideo.subjects.prompt import Prompt
 from customvideo.video import Video
 
-__all__ = ["Base", "probe", "swapped"]
+__all__ = ["Base", "exchanged", "probe", "swapped"]
 
 Base = tuple[Job, JobFolder]
 """The base model's job of the same combination."""
@@ -32,15 +36,18 @@ Base = tuple[Job, JobFolder]
 def probe(job: Job, folder: JobFolder, kit: Kit, base: Base | None, count: int) -> None:
     """Make and score both videos for the first `count` samples of a trained job.
 
-    What is there is kept. Without a `base` that has the sample, retention is left out.
+    Videos that are there are kept, and what they say unless it is scored otherwise now. Without a
+    `base` that has the sample, retention is left out.
 
     Raises:
         UserError: a video cannot be drawn, read or written.
     """
-    known = folder.probed
+    known, scoring = folder.probed, kit.scoring(job.recipe.backbone)
     for sample in job.samples[:count]:
         key, asked = f"{sample[0]}-{sample[1]}", _Probed(job, folder, kit, sample)
         found = dict(known.get(key, {}))
+        if found.get("scoring") != scoring:
+            found = {"scoring": scoring}
         if "swap" not in found:
             found["swap"] = asked.swap()
         if "retention" not in found and base is not None and base[1].video(sample).is_file():
@@ -58,6 +65,17 @@ def swapped(adapter: Adapter) -> Adapter:
     each = rows.reshape(len(adapter.words), -1, rows.shape[-1])
     tokens = LearnedTokens(adapter.words, rows.shape[-1], each.roll(-1, 0).flatten(0, 1))
     return Adapter(adapter.header, tokens, adapter.deltas, adapter.extras)
+
+
+def exchanged(before: NDArray[np.float64]) -> list[int]:
+    """For each slot the one that showed whom it has to show once words are `swapped`.
+
+    `before` is (slot, identity), the identities in the order of their words, the slots in any: who
+    is in which is what makes all together look most like themselves.
+    """
+    count = len(before)
+    shown = max(permutations(range(count)), key=lambda who: before[range(count), who].sum())
+    return [shown.index((identity + 1) % count) for identity in shown]
 
 
 @dataclass(frozen=True)
@@ -85,7 +103,7 @@ class _Probed:
             return None
         references = [judges.look(subject).dino for subject in subjects]
         one, other = (slot_similarity(slots, references) for slots in both)
-        return slot_equivariance(one, other, [*range(1, len(names)), 0])
+        return slot_equivariance(one, other, exchanged(one))
 
     def retention(self, base: Base) -> float:
         """Change of text alignment against the base model's video of the same text and noise."""
@@ -94,7 +112,7 @@ class _Probed:
         adapter = Adapter.load(self.folder.adapter)
         after = self._drawn("plain", adapter, text, told.recipe.sampling)
         before = Video.load(folder.video(self.sample))
-        clip = self.kit.judges(self._backbone).encoders.clip
+        clip = self.kit.encoders(self._backbone).clip
         return retention([before], [after], [text], clip).clip_t_change
 
     @property

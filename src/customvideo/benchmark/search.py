@@ -7,6 +7,7 @@ by the headline score alone. All trials are logged, the ones that lost as well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from customvideo.benchmark.board import Board
 from customvideo.benchmark.editions import open_source
-from customvideo.benchmark.plan import BenchPlan, compose_plan
+from customvideo.benchmark.plan import BenchPlan, compose_plan, resolve
 from customvideo.benchmark.rows import read_rows
 from customvideo.benchmark.statistics import Difference, Estimate
 from customvideo.benchmark.store import ROWS, Store
@@ -22,7 +23,8 @@ from customvideo.config import Recipe, compose_recipe
 from customvideo.errors import ConfigError
 from customvideo.evaluation.measures import measure
 from customvideo.files import write_bytes, write_text
-from customvideo.methods.base import METHODS
+from customvideo.methods.base import ENTRY_POINTS, METHODS
+from customvideo.tables import all_rows
 
 __all__ = ["FACTORS", "Trial", "compose_search", "grid", "log", "trials"]
 
@@ -49,7 +51,7 @@ class Trial:
         recipe: of its jobs, whatever the seed.
         score: the headline; None if no video has one.
         lead: over the best other complete trial of the method; None if there is no other.
-        complete: whether it has as many videos as any other of the method.
+        complete: whether it has every video that any trial of the method has.
         won: whether it is the method's best complete one.
     """
 
@@ -77,22 +79,15 @@ def compose_search(
     """The plan in `file`, or the grid of `methods` (None named: all) and `factors`.
 
     Raises:
-        ConfigError: as `compose_plan`; a label is not `method@setting`; or both a plan and methods
-            or factors are given.
+        ConfigError: as `compose_plan`; a label is not `method@setting`, or of another method than
+            its entry; or both a plan and methods or factors are given.
     """
     if file is not None:
         if methods or factors:
             raise ConfigError("A plan says itself what is tried; give no --method and no --factor.")
-        plan = compose_plan(file, flags, changes=changes)
-        for label in plan.entries:
-            if not all(label.partition(_AT)):
-                raise ConfigError(
-                    f"The entry '{label}' of a search has to say whose setting it is; call it "
-                    f"'{label.strip(_AT)}{_AT}SETTING'."
-                )
-        return plan
-    plan = compose_plan(None, {**_DEFAULTS, **(flags or {})}, changes=changes)
-    tried = grid(plan, methods or list(METHODS), factors or FACTORS)
+        return _labelled(compose_plan(file, flags, changes=changes, defaults=_DEFAULTS))
+    plan = compose_plan(None, flags, changes=changes, defaults=_DEFAULTS)
+    tried = grid(plan, methods or list(_known()), factors or FACTORS)
     return plan.model_copy(update={"entries": tried})
 
 
@@ -102,18 +97,28 @@ def grid(
     """Label -> changes: each method's rates on the plan's base model times each of the factors.
 
     Raises:
-        ConfigError: there is no such method, or a factor is not above 0.
+        ConfigError: there is no such method, or a factor is not above 0, or two share a label.
     """
-    if wrong := [factor for factor in factors if not factor > 0]:
-        raise ConfigError(f"The rates cannot be multiplied by {wrong[0]:g}; give a factor above 0.")
+    if wrong := [factor for factor in factors if not 0 < factor < math.inf]:
+        raise ConfigError(
+            f"The rates cannot be multiplied by {wrong[0]:g}; give a finite factor above 0."
+        )
+    settings: dict[str, float] = {}
+    for factor in sorted(factors):
+        other = settings.setdefault(f"x{factor:.3g}", factor)
+        if other != factor:
+            raise ConfigError(
+                f"The factors {other:.9g} and {factor:.9g} are too close to be told apart; leave "
+                "one out."
+            )
     usual = open_source(plan.edition).default_backbone
     default = [] if usual is None else [("backbone", usual)]
     entries: dict[str, dict[str, Any]] = {}
     for method in dict.fromkeys(methods):
         recipe = compose_recipe([*default, *plan.changes.items(), ("method", method)])
-        for factor in sorted(set(factors)):
+        for setting, factor in settings.items():
             rates = {name: float(f"{getattr(recipe, name) * factor:.4g}") for name in _RATES}
-            entries[f"{method}{_AT}x{factor:.3g}"] = {"method": method, **rates}
+            entries[f"{method}{_AT}{setting}"] = {"method": method, **rates}
     return entries
 
 
@@ -140,6 +145,39 @@ def log(results: Path) -> Path:
     return folder / _TABLE
 
 
+def _known() -> dict[str, str]:
+    """All methods, those of installed packages too."""
+    return all_rows(METHODS, ENTRY_POINTS)
+
+
+def _labelled(plan: BenchPlan) -> BenchPlan:
+    """The plan with each entry of the method that its label says."""
+    entries: dict[str, dict[str, Any]] = {}
+    for label, changes in plan.entries.items():
+        method, at, setting = label.partition(_AT)
+        if not (method and at and setting):
+            raise ConfigError(
+                f"The entry '{label}' of a search has to say whose setting it is; call it "
+                f"'{label.strip(_AT)}{_AT}SETTING'."
+            )
+        said = {"method", "recipe"} & changes.keys() or "method" in plan.changes
+        if method not in _known() and not said:
+            raise ConfigError(
+                f"The entry '{label}' says of no method that it is a setting of it; begin its "
+                "label with the method's name, or give it a method or a recipe."
+            )
+        entries[label] = dict(changes) if said else {"method": method, **changes}
+    plan = plan.model_copy(update={"entries": entries})
+    for entry in resolve(plan, open_source(plan.edition).default_backbone)[1]:
+        method, found = entry.label.partition(_AT)[0], entry.recipe.method
+        if method in _known() and method != found:
+            raise ConfigError(
+                f"The entry '{entry.label}' is a setting of {found}; call it "
+                f"'{found}{_AT}{entry.label.partition(_AT)[2]}', or change its method."
+            )
+    return plan
+
+
 def _order(label: str, recipe: Recipe) -> tuple[str, float, float, str]:
     rates = (getattr(recipe, name) for name in _RATES)
     return label.partition(_AT)[0], *rates, label
@@ -147,9 +185,9 @@ def _order(label: str, recipe: Recipe) -> tuple[str, float, float, str]:
 
 def _compared(board: Board, labels: Sequence[str], recipes: Mapping[str, Recipe]) -> list[Trial]:
     """The trials of one method, judged against each other."""
-    videos = {label: len(board.scores(label, _JUDGE)) for label in labels}
-    most = max(videos.values())
-    complete = [label for label in labels if videos[label] == most > 0]
+    videos = {label: set(board.scores(label, _JUDGE)) for label in labels}
+    every = set().union(*videos.values())
+    complete = [label for label in labels if every and videos[label] == every]
     ranked = board.ranked(complete, measure(_JUDGE))
     found = []
     for label in labels:
@@ -184,8 +222,8 @@ def _markdown(results: Path, found: Sequence[Trial]) -> str:
         "",
         f"{each} settings of each method, the same {sets} subject sets of the edition "
         f"'{Path(Store(results).edition).name}' and the same {videos} videos for each. The best "
-        "headline wins, in bold; the lead is over the method's next best on the same videos, with "
-        "its 95 % interval. All rows are in `rows.csv`.",
+        "headline wins, in bold; the lead is over the best other of the method on the same videos, "
+        "with its 95 % interval. All rows are in `rows.csv`.",
         "",
         f"| {' | '.join(heads)} |",
         f"|{'---|' * len(heads)}",

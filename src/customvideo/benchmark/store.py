@@ -86,11 +86,12 @@ class JobFolder:
         return self.path / _PROBES / f"{kind}-{sample[0]}-{sample[1]}.mp4"
 
     @property
-    def probed(self) -> dict[str, dict[str, float | None]]:
-        """ "<prompt>-<seed>" -> what probing the job with that sample says, by name."""
+    def probed(self) -> dict[str, dict[str, Any]]:
+        """ "<prompt>-<seed>" -> what probing the job with that sample says, by name; "scoring" is
+        the digest of what it was scored with."""
         return _read(self.path / f"{_PROBES}.json")
 
-    def note_probed(self, found: Mapping[str, Mapping[str, float | None]]) -> None:
+    def note_probed(self, found: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep what probing says, in place of what was kept."""
         _write(self.path / f"{_PROBES}.json", found)
 

@@ -135,7 +135,7 @@ def bench_probe(
 
 @bench.command("table", short_help="Tables, plots and a page from results.")
 def bench_table(
-    results: Annotated[Path, typer.Argument(metavar="DIR", help="Where bench run keeps them.")],
+    results: Kept,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where they go; default DIR/tables.")
     ] = None,

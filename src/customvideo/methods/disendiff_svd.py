@@ -80,10 +80,10 @@ class DisenDiffSvdConfig(PhotoConfig):
     """What animates: "svd-xt" (CustomVideo's table), "svd", "toybox", a folder of a
     StableVideoDiffusionPipeline, relative to where one works, or its hub id; "auto" is the
     backbone's own if it has one, else "svd-xt"."""
-    animation_height: int | None = Field(default=None, ge=8)
+    animation_height: int | None = Field(default=None, ge=8, multiple_of=8)
     """Height it is animated at, in pixels; the video then gets the size that was asked for. None
     for that size itself."""
-    animation_width: int | None = Field(default=None, ge=8)
+    animation_width: int | None = Field(default=None, ge=8, multiple_of=8)
     animation_steps: int = Field(default=25, ge=1, le=1000)
     """Denoiser calls of the animator (pipeline)."""
     animation_guidance: float = Field(default=3.0, ge=0)
@@ -163,6 +163,16 @@ class DisenDiffSvd(PhotoMethod):
         """The error inside the subjects' masks, plus the weighted losses on attention."""
         inside = super().score(backbone, batch, tape)
         return inside if tape is None else inside + self._attention(batch, tape)
+
+    def ingredients(self, backbone: Backbone) -> dict[str, str]:
+        """The animator: its name, and what tells its weights apart.
+
+        Raises:
+            ConfigError: it cannot be loaded.
+        """
+        name = animator_for(self.config.animator, backbone.name)
+        found = load_animator(name, str(backbone.device)).fingerprint
+        return {"animator": name, "animator_weights": found}
 
     def render(self, backbone: Backbone, wanted: Rendering, draw: Draw) -> Sequence[Video]:
         """One frame of each prompt by the plain sampler, animated; as many frames as asked for.

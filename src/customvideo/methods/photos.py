@@ -1,7 +1,7 @@
-"""What methods share that learn each subject from photos of it alone, and look at no attention.
+"""What methods share that learn from photos with a class prior beside them.
 
-Settings and losses only: which layers train, how a photo is shown and where its errors count is
-each method's own.
+Settings and losses only: which layers train, how a photo is shown, where its errors count and
+whether attention is watched is each method's own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PhotoPrompt = Annotated[str, AfterValidator(_check_prompt)]
 
 
 class PhotoConfig(Settings):
-    """Settings of a method that learns from lone photos, with a class prior beside them."""
+    """Settings of a method that learns from photos, with a class prior beside them."""
 
     prompt: PhotoPrompt = "a photo of {subjects}"
     """Prompt of every photo."""
@@ -65,7 +65,7 @@ class PhotoMethod:
     def watches(
         self, backbone: Backbone, frames: int, height: int, width: int
     ) -> list[AttentionSite]:
-        """Nowhere."""
+        """Nowhere, unless a method says otherwise."""
         return []
 
     def prior(self, backbone: Backbone, subjects: Sequence[Subject]) -> PriorPlan | None:

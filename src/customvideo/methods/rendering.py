@@ -7,7 +7,7 @@ adapter are `customvideo.generation`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast, runtime_checkable
 
@@ -20,7 +20,7 @@ from customvideo.methods.base import ENTRY_POINTS, METHODS, load_method, method_
 from customvideo.tables import all_rows
 from customvideo.video import Video
 
-__all__ = ["Draw", "Rendering", "Renders", "renderer"]
+__all__ = ["Draw", "Mixes", "Rendering", "Renders", "renderer"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +79,18 @@ class Renders(Protocol):
 
         `draw(wanted)` is the plain sampler, for all of it or, with `dataclasses.replace`, for
         something else on the way, such as one frame. The same `wanted`, the same videos.
+        """
+
+
+@runtime_checkable
+class Mixes(Protocol):
+    """A method whose videos depend on other models than the backbone."""
+
+    def ingredients(self, backbone: Backbone) -> Mapping[str, str]:
+        """What tells those models apart, by name; the same, wherever they are found.
+
+        Raises:
+            ConfigError: one cannot be used.
         """
 
 

@@ -67,10 +67,9 @@ class _Photo:
 
     def box(self) -> _Slot:
         """The smallest upright box around the subject."""
-        rows = np.flatnonzero((self.mask >= 0.5).any(axis=1))
-        columns = np.flatnonzero((self.mask >= 0.5).any(axis=0))
-        top, left = int(rows[0]), int(columns[0])
-        return _Slot(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
+        box = _box(self.mask)
+        assert box is not None, "a subject's mask is never empty"
+        return box
 
     def crop(self, box: _Slot) -> _Photo:
         rows = slice(box.top, box.top + box.height)
@@ -123,11 +122,20 @@ def boxed(masks: Floats) -> Floats:
     """
     boxes = np.zeros_like(masks)
     for box, mask in zip(boxes, masks, strict=True):
-        inside = mask >= 0.5
-        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-        if len(rows):
-            box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 1
+        found = _box(mask)
+        if found is not None:
+            box[found.top : found.top + found.height, found.left : found.left + found.width] = 1
     return boxes
+
+
+def _box(mask: Floats) -> _Slot | None:
+    """The smallest upright box around what is at least half inside; None around nothing."""
+    inside = mask >= 0.5
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if not len(rows):
+        return None
+    top, left = int(rows[0]), int(columns[0])
+    return _Slot(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
 
 
 def _require_known(what: str, value: str, known: tuple[str, ...]) -> None:

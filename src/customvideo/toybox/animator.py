@@ -16,18 +16,18 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLTemporalDecoder,
     EulerDiscreteScheduler,
-    StableVideoDiffusionPipeline,
     UNetSpatioTemporalConditionModel,
 )
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from customvideo.backbones.animators import Animator, picture_processor
+from customvideo.backbones.animators import Animator, picture_processor, video_pipeline
+from customvideo.backbones.unet3d_files import Card
 from customvideo.errors import ConfigError
 from customvideo.quiet import without_bars
 from customvideo.toybox.models import FPS
 
-__all__ = ["TOWER_SIDE", "FrameDecoder", "by_frames", "load", "tower_view", "wide_tower"]
+__all__ = ["TOWER_SIDE", "FrameDecoder", "by_frames", "check", "load", "tower_view", "wide_tower"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 TOWER_SIDE = 224
@@ -104,26 +104,40 @@ def tower_view(pictures: Tensor) -> Tensor:
     return F.interpolate(pictures, size=size, mode="bicubic", align_corners=True)
 
 
+def check() -> None:
+    """Refuse an installation that lacks a file of the animator's.
+
+    Raises:
+        ConfigError: the installation lacks the weights.
+    """
+    networks = [WEIGHTS / part for part in ("animator/unet", "model/vae", "clip")]
+    files = [folder / "config.json" for folder in networks]
+    files.append(WEIGHTS / "animator" / "scheduler" / "scheduler_config.json")
+    missing = [file for file in files if not file.is_file()]
+    missing += [folder for folder in networks if not any(folder.glob("*.safetensors"))]
+    if missing:
+        raise ConfigError(
+            "The weights of the toybox's animator are missing from this installation "
+            f"({missing[0].relative_to(WEIGHTS).as_posix()}): install the package again, or make "
+            "them with 'customvideo toybox pretrain'."
+        )
+
+
 def load(device: str = "auto", dtype: str = "auto") -> Animator:
     """Load the toybox's animator: 8 frames of 64x96.
 
     Raises:
         ConfigError: the installation lacks the weights.
     """
-    parts = {"animator/unet": "config.json", "model/vae": "config.json", "clip": "config.json"}
-    for part, file in parts.items():
-        if not (WEIGHTS / part / file).is_file():
-            raise ConfigError(
-                f"The weights of the toybox's animator are missing from this installation ({part}):"
-                " install the package again, or make them with 'customvideo toybox pretrain'."
-            )
+    check()
     with without_bars():
         clip = CLIPModel.from_pretrained(WEIGHTS / "clip", dtype=torch.float32)
-        pipeline = StableVideoDiffusionPipeline(
+        pipeline = video_pipeline()(
             vae=by_frames(AutoencoderKL.from_pretrained(WEIGHTS / "model" / "vae")),
             image_encoder=wide_tower(clip),
             unet=UNetSpatioTemporalConditionModel.from_pretrained(WEIGHTS / "animator" / "unet"),
             scheduler=EulerDiscreteScheduler.from_pretrained(WEIGHTS / "animator" / "scheduler"),
             feature_extractor=picture_processor((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         )
+    Card("toybox animator", "apache-2.0").announce()
     return Animator(pipeline, "toybox", round(FPS), device, dtype)
