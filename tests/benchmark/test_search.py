@@ -149,7 +149,7 @@ def test_a_trial_that_lacks_videos_cannot_win(tmp_path: Path) -> None:
     folder = write_search(tmp_path, short)
     found = {trial.setting: trial for trial in trials(folder)}
     assert not found["x1"].complete and not found["x1"].won
-    text = log(folder).read_text(encoding="utf-8")
+    text = log(folder, trials(folder)).read_text(encoding="utf-8")
     assert "cannot win: customvideo@x1." in text
 
 
@@ -166,7 +166,7 @@ def test_as_many_videos_as_the_others_are_not_all_of_them(tmp_path: Path) -> Non
 
 def test_everything_is_logged(tmp_path: Path) -> None:
     folder = write_search(tmp_path, scored(x3=0.1))
-    table = log(folder)
+    table = log(folder, trials(folder))
     assert table == folder / "search" / "search.md"
     assert (folder / "search" / "rows.csv").read_bytes() == (folder / "rows.csv").read_bytes()
     text = table.read_text(encoding="utf-8")
@@ -177,7 +177,7 @@ def test_everything_is_logged(tmp_path: Path) -> None:
     assert "so look further: customvideo@x3." in text
     # Asked again, it says the same.
     before = table.read_bytes()
-    assert log(folder).read_bytes() == before
+    assert log(folder, trials(folder)).read_bytes() == before
 
 
 def test_a_search_runs_logs_and_says_what_won(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from customvideo.backbones.unet3d import text_sites
+from customvideo.attention.tape import watch
+from customvideo.backbones.unet3d import attention_sites
 from customvideo.backbones.unet3d_forward import Passage, forward, prepare
+from customvideo.errors import AttentionError
 from customvideo.toybox import models
 from customvideo.toybox.captions import Mention, grounded_caption, vocabulary
 from customvideo.toybox.recipe.dataset import Split
-from customvideo.toybox.recipe.grounding import Grounding, _site_loss, phrase_tokens
+from customvideo.toybox.recipe.grounding import grounding_loss, phrase_tokens
 from customvideo.toybox.recipe.segmenter import _subject_loss
 from customvideo.toybox.world import sample_world
 
@@ -45,6 +47,13 @@ def test_tokens_of_a_phrase_are_marked_for_its_subject_alone() -> None:
     assert told.sum() == 3
 
 
+def _loss(probabilities: torch.Tensor, told: torch.Tensor, cover: torch.Tensor) -> torch.Tensor:
+    """Of one site at the grid of `cover`, given (row, frame * position, token)."""
+    rows, frames, subjects, height, width = cover.shape
+    maps = (told @ probabilities.transpose(1, 2)).view(rows, subjects, frames, height, width)
+    return grounding_loss({"site": maps}, cover)
+
+
 def test_reading_each_phrase_at_its_own_subject_costs_nothing() -> None:
     cover = torch.zeros(1, 1, 4, 2, 2)
     cover[0, 0, 0, :, 0] = 1
@@ -55,13 +64,13 @@ def test_reading_each_phrase_at_its_own_subject_costs_nothing() -> None:
     right = torch.zeros(1, 4, 6)
     right[0, [0, 2], 1] = 1
     right[0, [1, 3], 4] = 1
-    assert _site_loss(right, told, cover).item() == pytest.approx(0, abs=1e-5)
+    assert _loss(right, told, cover).item() == pytest.approx(0, abs=1e-5)
     # Both read everywhere alike: half of each outside, (1/2)^2, and one bit of doubt.
     even = torch.full((1, 4, 6), 0.25)
     told[0, 0, 2] = 0
-    assert _site_loss(even, told, cover).item() == pytest.approx(0.25 + np.log(2), abs=1e-4)
+    assert _loss(even, told, cover).item() == pytest.approx(0.25 + np.log(2), abs=1e-4)
     swapped = right[:, [1, 0, 3, 2]]
-    assert _site_loss(swapped, told, cover) > 10
+    assert _loss(swapped, told, cover) > 10
 
 
 def test_frames_are_folded_before_positions() -> None:
@@ -71,29 +80,30 @@ def test_frames_are_folded_before_positions() -> None:
     told[0, 0, 1] = 1
     read = torch.zeros(1, 4, 3)
     read[0, [0, 3], 1] = 1
-    assert _site_loss(read, told, cover).item() == pytest.approx(0, abs=1e-5)
-    assert _site_loss(read[:, [1, 0, 3, 2]], told, cover).item() == pytest.approx(1, abs=1e-4)
+    assert _loss(read, told, cover).item() == pytest.approx(0, abs=1e-5)
+    assert _loss(read[:, [1, 0, 3, 2]], told, cover).item() == pytest.approx(1, abs=1e-4)
 
 
 def test_watching_changes_no_prediction_and_reaches_keys_and_queries() -> None:
     torch.manual_seed(0)
     denoiser = models.build_denoiser()
-    sites = text_sites(denoiser)
-    prepare(denoiser, sites)
+    sites = attention_sites(denoiser, 1, 8, 12)
+    prepare(denoiser, [site.path for site in sites])
     noisy, states = torch.randn(2, 16, 1, 8, 12), torch.randn(2, 6, models.TEXT_WIDTH)
     times = torch.tensor([500, 100])
     passage = Passage(states, 1, temporal=False)
     before = forward(denoiser, noisy, times, passage)
-    grounding = Grounding(denoiser, sites)
-    assert torch.allclose(forward(denoiser, noisy, times, passage), before, atol=1e-5)
     told, cover = torch.zeros(2, 4, 6), torch.rand(2, 1, 4, 8, 12)
     told[:, 0, 1] = told[:, 1, 3] = 1
-    grounding.loss(told, cover).backward()
-    attention = denoiser.get_submodule(sites[-1])
+    with watch(denoiser, sites, told) as tape:
+        assert torch.allclose(forward(denoiser, noisy, times, passage), before, atol=1e-5)
+    grounding_loss(tape.maps(), cover).backward()
+    attention = denoiser.get_submodule(sites[-1].path)
     assert attention.to_q.weight.grad.abs().sum() > 0  # type: ignore[union-attr, operator]
     assert attention.to_k.weight.grad.abs().sum() > 0  # type: ignore[union-attr, operator]
-    with pytest.raises(AssertionError, match="nothing has passed"):
-        grounding.loss(told, cover)
+    tape.clear()
+    with pytest.raises(AttentionError, match="recorded nothing"):
+        tape.maps()
 
 
 def test_in_moves_everybody_begins_at_the_beginning() -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -168,16 +169,7 @@ class UNet3D:
         _, frames, latent_height, latent_width = self.latent_shape(frames, height, width)
         if frames == 1 and self._single_frame == "repeat":
             frames = self.frames
-        levels = len(self._unet.config.block_out_channels)
-        found = []
-        for path in text_sites(self._unet):
-            # Each level's strided convolution rounds an odd side up.
-            scale = 2 ** _level(path, levels)
-            grid = (frames, -(-latent_height // scale), -(-latent_width // scale))
-            heads: int = self._unet.get_submodule(path).heads
-            key, value, norm = f"{path}.to_k", f"{path}.to_v", f"{_block(path)}.norm2"
-            found.append(AttentionSite(path, "cross", grid, heads, key, value, norm))
-        return found
+        return attention_sites(self._unet, frames, latent_height, latent_width)
 
     def layer(self, path: str) -> nn.Module:
         head, _, rest = path.partition(".")
@@ -286,6 +278,20 @@ def text_sites(unet: nn.Module) -> list[str]:
     """Paths of the modules where the picture reads the text, in the order of execution."""
     paths = [path for path, _ in unet.named_modules() if _TEXT_SITE.search(path)]
     return sorted(paths, key=lambda path: _ORDER.index(path.split(".")[0]))
+
+
+def attention_sites(unet: Any, frames: int, height: int, width: int) -> list[AttentionSite]:
+    """The same with their grids, for latents of `frames` frames, `height` x `width` cells."""
+    levels = len(unet.config.block_out_channels)
+    found = []
+    for path in text_sites(unet):
+        # Each level's strided convolution rounds an odd side up.
+        scale = 2 ** _level(path, levels)
+        grid = (frames, -(-height // scale), -(-width // scale))
+        heads: int = unet.get_submodule(path).heads
+        key, value, norm = f"{path}.to_k", f"{path}.to_v", f"{_block(path)}.norm2"
+        found.append(AttentionSite(path, "cross", grid, heads, key, value, norm))
+    return found
 
 
 def _block(site: str) -> str:

@@ -82,6 +82,15 @@ def run(
     return _summary(len(jobs), failed, rows, say)
 
 
+def _opened(out: Path, device: str) -> tuple[Store, Worker]:
+    """The results in `out`, and who works on them with the edition they are of."""
+    store = Store(out)
+    store.require()
+    edition = load_edition(store.edition)
+    store.check(edition)
+    return store, Worker(store, Kit(edition, device))
+
+
 def search(
     plan: BenchPlan, out: Path, *, say: Say, ray: str | None = None, retry_failed: bool = False
 ) -> Summary:
@@ -91,8 +100,9 @@ def search(
         UserError, Interrupted: as `run`.
     """
     ended = run(plan, out, say=say, ray=ray, retry_failed=retry_failed)
-    table = log(out)
-    for trial in trials(out):
+    found = trials(out)
+    table = log(out, found)
+    for trial in found:
         if trial.won and trial.score is not None:
             say(f"Best of {trial.method}: {trial.setting}, headline {trial.score.mean:.3f}")
     say(f"Wrote '{table}', all rows beside it.")
@@ -105,11 +115,7 @@ def score(out: Path, *, say: Say, device: str = "auto") -> Summary:
     Raises:
         UserError: there are no results of this version, or their edition is not found.
     """
-    store = Store(out)
-    store.require()
-    edition = load_edition(store.edition)
-    store.check(edition)
-    worker = Worker(store, Kit(edition, device))
+    store, worker = _opened(out, device)
     jobs = sorted((job for job, _ in store.found()), key=lambda job: job.recipe.backbone)
     failed = _follow(Here(worker.score_again), jobs, say)
     return _summary(len(jobs), failed, collect(store), say)
@@ -123,11 +129,7 @@ def probe(out: Path, *, say: Say, videos: int = 1, device: str = "auto") -> Summ
     Raises:
         UserError: there are no results of this version, or their edition is not found.
     """
-    store = Store(out)
-    store.require()
-    edition = load_edition(store.edition)
-    store.check(edition)
-    worker = Worker(store, Kit(edition, device))
+    store, worker = _opened(out, device)
     found = sorted(store.found(), key=lambda one: one[0].recipe.backbone)
     bases = {
         (job.combination, job.made.backbone): (job, folder)

@@ -132,14 +132,13 @@ def trials(results: Path) -> list[Trial]:
     return [trial for labels in by_method.values() for trial in _compared(board, labels, recipes)]
 
 
-def log(results: Path) -> Path:
-    """Write what was tried and what won into `results/search`, rows and a table; the table's path.
+def log(results: Path, found: Sequence[Trial]) -> Path:
+    """Write the trials `found` in `results` into `results/search`, rows and a table; its path.
 
     Raises:
         StorageError: it cannot be written, or there are no rows.
     """
     folder = results / _FOLDER
-    found = trials(results)
     write_bytes(folder / ROWS, (results / ROWS).read_bytes())
     write_text(folder / _TABLE, _markdown(results, found))
     return folder / _TABLE

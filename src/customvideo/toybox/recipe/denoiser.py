@@ -10,14 +10,15 @@ from diffusers.models.transformers.transformer_temporal import TransformerTempor
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from customvideo.attention.tape import watch
 from customvideo.backbones.noise import Ddpm
-from customvideo.backbones.unet3d import text_sites
+from customvideo.backbones.unet3d import attention_sites, text_sites
 from customvideo.backbones.unet3d_forward import Passage, forward, prepare
 from customvideo.toybox.models import build_scheduler, tokenize
 from customvideo.toybox.recipe.course import Losses
 from customvideo.toybox.recipe.dataset import Shelf
 from customvideo.toybox.recipe.draw import Draw, unit
-from customvideo.toybox.recipe.grounding import Grounding, phrase_tokens
+from customvideo.toybox.recipe.grounding import grounding_loss, phrase_tokens
 
 __all__ = ["DenoiserStage", "Diet", "LatentShelf", "encode_frames", "silence_time"]
 
@@ -66,7 +67,7 @@ class Diet:
     lone: tuple[float, float] = (0.75, 0.25)
     """Share of picture steps that show a lone subject, at the first step and at the last."""
     grounding: float = 0.1
-    """Weight of the loss that ties phrases to their subjects (see `Grounding`)."""
+    """Weight of the loss that ties phrases to their subjects (see `grounding_loss`)."""
 
     def lone_at(self, done: float) -> float:
         """That share when `done`, between 0 and 1, is behind."""
@@ -104,9 +105,7 @@ class DenoiserStage:
         self.seed, self.steps = seed, steps
         self.noise = Ddpm(build_scheduler().config)
         self.device = next(self.denoiser.parameters()).device
-        sites = text_sites(self.denoiser)
-        prepare(self.denoiser, sites)
-        self.grounding = Grounding(self.denoiser, sites)
+        prepare(self.denoiser, text_sites(self.denoiser))
 
     def __call__(self, step: int) -> Losses:
         draw, done = Draw(self.seed, 4, step), step / self.steps
@@ -129,16 +128,17 @@ class DenoiserStage:
         states = self.text(ids).last_hidden_state
         noise, times = draw.normal(latents), self._times(draw, len(chosen))
         noisy = self.noise.mix(latents, noise, times)
-        predicted = forward(
-            self.denoiser, noisy, times, Passage(states, latents.shape[2], temporal=temporal)
-        )
+        told = phrase_tokens(self.tokenizer, texts, mentions).to(self.device)
+        sites = attention_sites(self.denoiser, *latents.shape[2:])
+        passage = Passage(states, latents.shape[2], temporal=temporal)
+        with watch(self.denoiser, sites, told) as tape:
+            predicted = forward(self.denoiser, noisy, times, passage)
         error = (predicted - self.noise.target(latents, noise, times)).square()
         weight = (1 + 2 * cover.sum(2))[:, None].expand_as(error)
-        told = phrase_tokens(self.tokenizer, texts, mentions).to(self.device)
         kind = "pictures" if latents.shape[2] == 1 else "clips"
         return {
             kind: (error * weight).sum() / weight.sum(),
-            "grounding": self.diet.grounding * self.grounding.loss(told, cover),
+            "grounding": self.diet.grounding * grounding_loss(tape.maps(), cover),
         }
 
     def _times(self, draw: Draw, count: int) -> Tensor:

@@ -7,18 +7,16 @@ the base model; customizing has its own attention control, which knows words and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTokenizer
 
-from customvideo.backbones.unet3d_forward import FrameFolding
 from customvideo.toybox.captions import Mention
 
-__all__ = ["Grounding", "phrase_tokens"]
+__all__ = ["grounding_loss", "phrase_tokens"]
 
 _SUBJECTS = 4
 
@@ -45,77 +43,30 @@ def phrase_tokens(
     return told
 
 
-class _Recording(FrameFolding):
-    """Attention to the text with its probabilities written out and kept."""
+def grounding_loss(maps: Mapping[str, Tensor], cover: Tensor) -> Tensor:
+    """How far phrases are read from their subjects, a scalar: the mean over sites of two terms.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.probabilities: Tensor | None = None
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        assert encoder_hidden_states is not None
-        rows = len(encoder_hidden_states)
-        folded = hidden_states.reshape(rows, -1, hidden_states.shape[-1])
-        query, key, value = (
-            projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for projected in (
-                attn.to_q(folded),
-                attn.to_k(encoder_hidden_states),
-                attn.to_v(encoder_hidden_states),
-            )
-        )
-        scores = query @ key.transpose(-1, -2) * attn.scale
-        probabilities = scores.float().softmax(-1)
-        self.probabilities = probabilities.mean(1)
-        read = (probabilities.to(value.dtype) @ value).transpose(1, 2).flatten(2)
-        output: Tensor = attn.to_out[1](attn.to_out[0](read))
-        return output.reshape(hidden_states.shape)
+    `maps` is what a tape recorded of `phrase_tokens`, site path -> (row, subject, frame, height,
+    width); `cover` (row, frame, subject, h, w) in [0, 1], at the latents' size. First, of what a
+    phrase is read, the share read outside its subject, squared (TokenCompose, equation 3, for a
+    phrase instead of a word). Second, ours, where a caption has several phrases: cross-entropy of
+    whose phrase is read at each cell of a subject.
+    """
+    return torch.stack([_site_loss(read, cover) for read in maps.values()]).mean()
 
 
-class Grounding:
-    """Watches a denoiser's text attention, and says how far phrases are from their subjects."""
-
-    def __init__(self, denoiser: nn.Module, sites: Sequence[str]) -> None:
-        self.processors = [_Recording() for _ in sites]
-        for path, processor in zip(sites, self.processors, strict=True):
-            denoiser.get_submodule(path).set_processor(processor)  # type: ignore[operator]
-
-    def loss(self, told: Tensor, cover: Tensor) -> Tensor:
-        """The mean over sites of two terms, after a pass of as many rows as `told`.
-
-        `told` (row, subject, token) comes from `phrase_tokens`; `cover` (row, frame, subject, h,
-        w) in [0, 1]. First, of what a phrase is read, the share read outside its subject, squared
-        (TokenCompose, equation 3, for a phrase instead of a word). Second, ours, where a caption
-        has several phrases: cross-entropy of whose phrase is read at each cell of a subject.
-        """
-        terms = []
-        for processor in self.processors:
-            assert processor.probabilities is not None, "nothing has passed since the last loss"
-            terms.append(_site_loss(processor.probabilities, told, cover))
-            processor.probabilities = None
-        return torch.stack(terms).mean()
-
-
-def _site_loss(probabilities: Tensor, told: Tensor, cover: Tensor) -> Tensor:
-    rows, frames, subjects, height, width = cover.shape
-    cells = probabilities.shape[1] // frames
-    scale = round((height * width / cells) ** 0.5)
+def _site_loss(read: Tensor, cover: Tensor) -> Tensor:
+    scale = round(cover.shape[-1] / read.shape[-1])
     covered = F.avg_pool2d(cover.flatten(0, 1), scale, ceil_mode=True)
-    # (row, subject, frame * position), as the queries are folded.
-    covered = covered.reshape(rows, frames, subjects, cells).transpose(1, 2).flatten(2)
-    read = told @ probabilities.transpose(1, 2)
-    spoken_of = (told.sum(2) > 0) & (covered.sum(2) > 0)
+    covered = covered.reshape(*cover.shape[:3], -1).transpose(1, 2).flatten(2)
+    read = read.flatten(2)
+    # A phrase that is not there is read nowhere.
+    spoken_of = (read.detach().sum(2) > 0) & (covered.sum(2) > 0)
     share = (read * covered).sum(2) / read.sum(2).clamp_min(1e-6)
     outside = ((1 - share).square() * spoken_of).sum() / spoken_of.sum().clamp_min(1)
     whose = (read + 1e-6) / (read + 1e-6).sum(1, keepdim=True)
     several = (spoken_of.sum(1) > 1)[:, None, None] * spoken_of[..., None]
     weight = covered * several
     mixed = -(weight * whose.log()).sum() / weight.sum().clamp_min(1)
-    return outside + mixed
+    total: Tensor = outside + mixed
+    return total
