@@ -94,6 +94,12 @@ def test_it_tells_its_version() -> None:
     assert run_cli("--version").stdout == f"customvideo {customvideo.__version__}\n"
 
 
+def test_it_runs_as_a_module() -> None:
+    called = [sys.executable, "-m", "customvideo", "--version"]
+    done = subprocess.run(called, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()[-1]) == (0, customvideo.__version__)
+
+
 def test_starting_it_imports_nothing_heavy() -> None:
     script = (
         "import sys, customvideo.cli;"

@@ -27,6 +27,7 @@ from customvideo.benchmark.store import Failure, JobFolder, Store
 from customvideo.errors import StorageError
 from customvideo.generation import generate
 from customvideo.methods.base import load_method
+from customvideo.methods.rendering import Mixes
 from customvideo.subjects.prompt import Prompt
 from customvideo.training.checkpoint import newest_valid
 from customvideo.training.interrupt import Interrupted
@@ -158,6 +159,7 @@ class Worker:
         self, job: Job, folder: JobFolder, missing: list[Sample], claim: Claim, note: Note
     ) -> None:
         adapter = Adapter.load(folder.adapter) if job.kind == "trained" else None
+        self._load_models(job)
         for number, sample in enumerate(missing, start=1):
             _require_held(claim)
             note(f"video {number}/{len(missing)}")
@@ -169,6 +171,14 @@ class Worker:
                 known = folder.costs().get("sample_seconds", {})
                 known[f"{sample[0]}-{sample[1]}"] = seconds
                 folder.note_costs(sample_seconds=known)
+
+    def _load_models(self, job: Job) -> None:
+        """Load what draws, so that no video's time has it."""
+        backbone = self.kit.backbone(job.recipe.backbone)
+        if job.kind == "trained":
+            method = load_method(job.recipe.method, job.recipe.method_options)
+            if isinstance(method, Mixes):
+                method.ingredients(backbone)
 
     def _video(self, job: Job, sample: Sample, adapter: Adapter | None) -> Video:
         index, seed = sample
