@@ -37,6 +37,7 @@ ROW = [
     ["demo"],
     ["benchmark"],
     ["cli"],
+    ["__main__"],
 ]
 """Left to right; rooms that share a place never import each other."""
 
