@@ -10,17 +10,20 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from customvideo.errors import ConfigError
 
-__all__ = ["LARGEST_SEED", "Settings", "known_keys", "suggest", "validated"]
+__all__ = ["FROM_LIST", "LARGEST_SEED", "Settings", "known_keys", "suggest", "validated"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
 LARGEST_SEED = 2**63 - 1
 """The largest seed that torch, numpy and TOML all take."""
+
+FROM_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+"""For a setting that is a tuple: TOML and JSON know lists only."""
 
 _LONGEST_SHOWN = 60
 _PREFIXES = ("Input should be ", "Value error, ")

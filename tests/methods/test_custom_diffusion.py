@@ -17,6 +17,7 @@ from customvideo.errors import ConfigError
 from customvideo.methods.base import Batch, Method, load_method
 from customvideo.methods.custom_diffusion import CustomDiffusion, CustomDiffusionConfig
 from customvideo.methods.customvideo import CustomVideo, CustomVideoConfig
+from customvideo.methods.scaling import PHOTO
 from customvideo.subjects.subject import Subject
 from customvideo.training.trainer import StepReport, Trainer
 from tests.cast import CANVAS, make_cast, short_run
@@ -139,6 +140,7 @@ def test_customvideo_without_its_ideas_is_custom_diffusion(
     plain = CustomVideo(
         CustomVideoConfig(
             compose="scaled",
+            prompts=(PHOTO,),
             attention_weight=0.0,
             bos_rule=True,
             initial="rare",

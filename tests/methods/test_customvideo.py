@@ -14,7 +14,7 @@ from customvideo.attention.losses import attention_loss
 from customvideo.attention.tape import Tape, watch
 from customvideo.backbones.base import Backbone, load_backbone
 from customvideo.errors import AttentionError, ConfigError
-from customvideo.methods.base import Batch
+from customvideo.methods.base import Batch, load_method
 from customvideo.methods.customvideo import CustomVideo
 from customvideo.subjects.subject import Subject
 from customvideo.training.batch import Batches, ScenePool, WordFinder, Workshop
@@ -125,6 +125,22 @@ def test_without_composition_a_scene_shows_and_names_one(cast: list[Subject], st
         assert ("valid" in example.extra) == (style == "scaled")
         seen.add(word.name)
     assert seen == {"tom", "rex"}
+
+
+def test_some_scenes_can_show_one_alone(cast: list[Subject]) -> None:
+    method, rng = quick_method(alone=0.25, prompts=("see {subjects}",)), np.random.default_rng(0)
+    scenes = [method.scenes(cast, rng, CANVAS)[0] for _ in range(200)]
+    named = [len(scene.prompt.mentioned) for scene in scenes]
+    assert 30 <= named.count(1) <= 70 and named.count(2) == 200 - named.count(1)
+    for scene, names in zip(scenes, named, strict=True):
+        assert scene.masks.any(axis=(1, 2)).sum() == names
+        assert scene.prompt.text.startswith("see a <")
+
+
+@pytest.mark.parametrize("prompts", [(), ("a cat",), ("{subjects} {place}",)])
+def test_prompts_that_name_no_subject_are_refused(prompts: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="prompts"):
+        load_method("customvideo", {"prompts": prompts})
 
 
 def test_neither_order_nor_side_is_tied_to_a_subject(cast: list[Subject]) -> None:

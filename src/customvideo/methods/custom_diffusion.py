@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator
 from torch import Tensor
 
 from customvideo.adapters.adapter import Adapter
@@ -25,18 +25,13 @@ from customvideo.methods.base import Batch, Example, check_template
 from customvideo.methods.photos import PhotoConfig, PhotoMethod, PhotoPrompt
 from customvideo.methods.scaling import FAR, NEAR, PHOTO, scaled, valid_cells
 from customvideo.methods.separate import one_subject
-from customvideo.settings import Settings
+from customvideo.settings import FROM_LIST, Settings
 from customvideo.subjects.subject import Subject
 
 __all__ = ["CustomDiffusion", "CustomDiffusionConfig"]
 
 
-def _texts(value: object) -> object:
-    # TOML and JSON know lists only.
-    return tuple(value) if isinstance(value, list) else value
-
-
-Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+Texts = Annotated[tuple[str, ...], FROM_LIST]
 
 
 class CustomDiffusionConfig(PhotoConfig):

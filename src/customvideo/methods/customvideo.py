@@ -29,9 +29,10 @@ from customvideo.attention.tape import Tape
 from customvideo.backbones.base import Backbone, LayerGroup
 from customvideo.methods.base import Batch, Example, PriorPlan, check_template
 from customvideo.methods.denoising import row_losses, row_means, single_frame, squared_error
-from customvideo.methods.scaling import PHOTO, scaled, valid_cells
+from customvideo.methods.photos import PhotoPrompt
+from customvideo.methods.scaling import scaled, valid_cells
 from customvideo.methods.separate import learned_words, one_subject
-from customvideo.settings import Settings
+from customvideo.settings import FROM_LIST, Settings
 from customvideo.subjects.prompt import TEMPLATES, training_prompt
 from customvideo.subjects.scene import boxed, compose
 from customvideo.subjects.subject import Subject
@@ -45,8 +46,13 @@ class CustomVideoConfig(Settings):
     compose: Literal["paste", "panel", "mixed", "separate", "scaled"] = "panel"
     """How subjects share an image: side by side in panels, or cut out and pasted at random; one
     or the other at random if mixed. That they share one is stated, how is a choice. To compare
-    with, `separate` shows one of them at a time, and `scaled` does so as Custom Diffusion, with
-    its prompts and its blank canvas, on which no error counts."""
+    with, `separate` shows one of them at a time, and `scaled` does so as Custom Diffusion, on
+    its blank canvas, where no error counts, and with what it puts before its prompt."""
+    alone: float = Field(default=0.0, ge=0, le=1)
+    """Share of the scenes that show one of them at a time all the same (choice; in a scene of
+    several each is small, and what is small on it is lost)."""
+    prompts: Annotated[tuple[PhotoPrompt, ...], Field(min_length=1), FROM_LIST] = TEMPLATES
+    """Prompts of the scenes, one at random for each (choice)."""
     background: Literal["keep", "plain", "random"] = "keep"
     """What lies behind the subjects: their photos (pasted cut-outs get one of them, blurred and
     emptied), light grey, or a colour drawn anew (choice; without their backgrounds subjects
@@ -140,13 +146,15 @@ class CustomVideo:
     ) -> list[Example]:
         """One image with all subjects in it, and a prompt that names them in random order."""
         style = self.config.compose
-        if style == "separate" or style == "scaled":
+        apart = self.config.alone > 0 and rng.random() < self.config.alone
+        if apart or style == "separate" or style == "scaled":
             return [self._shaped(self._alone(subjects, rng, canvas))]
         if style == "mixed":
             style = "paste" if rng.random() < 0.5 else "panel"
         scene = compose(subjects, rng, canvas, style=style, background=self.config.background)
         words = learned_words(subjects, self.config.vectors)
-        return [self._shaped(Example(scene.image[None], scene.masks, training_prompt(words, rng)))]
+        prompt = training_prompt(words, rng, templates=self.config.prompts)
+        return [self._shaped(Example(scene.image[None], scene.masks, prompt))]
 
     def watches(
         self, backbone: Backbone, frames: int, height: int, width: int
@@ -197,16 +205,15 @@ class CustomVideo:
         self, subjects: Sequence[Subject], rng: np.random.Generator, canvas: tuple[int, int]
     ) -> Example:
         """One image with one of the subjects in it."""
-        scale = self.config.compose == "scaled"
         example = one_subject(
             subjects,
             rng,
             canvas,
             vectors=self.config.vectors,
             background=self.config.background,
-            templates=[PHOTO] if scale else TEMPLATES,
+            templates=self.config.prompts,
         )
-        return scaled(example, rng) if scale else example
+        return scaled(example, rng) if self.config.compose == "scaled" else example
 
     def _shaped(self, example: Example) -> Example:
         """The example with its masks in the shape that the losses are to see."""

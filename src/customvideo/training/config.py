@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from customvideo.attention.site import FEWEST_CELLS
-from customvideo.settings import LARGEST_SEED, Settings
+from customvideo.settings import FROM_LIST, LARGEST_SEED, Settings
 
 __all__ = ["FREE_ON_RESUME", "Precision", "TrainerConfig"]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Side = Annotated[int, Field(ge=8)]
-
-
-def _pair(value: object) -> object:
-    # TOML and JSON know lists only.
-    return tuple(value) if isinstance(value, list) else value
 
 
 class TrainerConfig(Settings):
@@ -50,7 +45,7 @@ class TrainerConfig(Settings):
     """Recompute activations in the backward pass: slower, for less memory."""
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Fixes every draw: row r of step s depends on (seed, s, r) and on nothing before it."""
-    canvas: Annotated[tuple[Side, Side], BeforeValidator(_pair)] | None = None
+    canvas: Annotated[tuple[Side, Side], FROM_LIST] | None = None
     """Training size (height, width) in pixels; the backbone's own size if absent."""
     pool: int = Field(default=64, ge=0)
     """Scenes composed and encoded once and drawn from afterwards, with fresh noise and time at
