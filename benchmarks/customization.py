@@ -188,9 +188,9 @@ def attention_shares(
     subjects, recipe = of
     height, width = recipe.canvas or backbone.size
     workshop = Workshop(backbone, method, subjects, (height, width), recipe.seed)
-    config = recipe.model_copy(update={"held_out": 8, "pool": 1})
+    config = recipe.model_copy(update={"held_out": 8, "pool": 0})
     with adapter.attach(backbone):
-        batches = Batches(ScenePool(workshop, 1), WordFinder(backbone, adapter), None, config)
+        batches = Batches(ScenePool(workshop, 0), WordFinder(backbone, adapter), None, config)
         batch = batches.held_out().to(backbone.device)
         sites = backbone.sites(workshop.frames, height, width)
         watched = {site.path for site in method.watches(backbone, workshop.frames, height, width)}
@@ -198,11 +198,12 @@ def attention_shares(
             method.score(backbone, batch, None)
             maps = tape.maps()
     groups = {"watched": watched, "unwatched": set(maps) - watched}
-    return {
-        name: float(attention_share({path: maps[path] for path in paths}, batch.masks).mean())
+    shares = {
+        name: attention_share({path: maps[path] for path in paths}, batch.masks)
         for name, paths in groups.items()
         if paths
     }
+    return {name: float(share[batch.present].mean()) for name, share in shares.items()}
 
 
 def footage(

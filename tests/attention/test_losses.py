@@ -46,6 +46,14 @@ def test_inner_by_hand() -> None:
     assert loss("inner") == pytest.approx(-(0.4 + 0.2 - 0.01) / 4)
 
 
+def test_share_by_hand_ignores_nu_and_how_much_is_read() -> None:
+    # 0.6 of 0.7 is read inside.
+    assert loss("share") == pytest.approx((1 - 0.6 / 0.7) ** 2, rel=1e-5)
+    assert loss("share", nu=0.0) == loss("share", nu=0.5)
+    faint = attention_loss({"site": MAP / 10}, MASK, PRESENT, form="share").item()
+    assert faint == pytest.approx(loss("share"), rel=1e-5)
+
+
 def test_nu_zero_leaves_targets_zero_outside() -> None:
     assert loss(nu=0.0) == pytest.approx((0.36 + 0.64 + 0.01 + 0) / 4)
 

@@ -173,6 +173,18 @@ def test_one_level_can_be_watched_alone(backbone: Backbone) -> None:
         quick_method(level=9).watches(backbone, 1, *CANVAS)
 
 
+def test_a_phrase_is_its_word_and_its_category(batch: Any) -> None:
+    word, phrase = (quick_method(reads=reads).columns(batch) for reads in ("word", "phrase"))
+    assert torch.equal(word, batch.words)
+    named = batch.present
+    assert torch.allclose(phrase.sum(-1)[named], torch.ones(int(named.sum())))
+    assert not phrase[~named].any()
+    for row, own in zip(phrase[named], word[named], strict=True):
+        (at,) = own.nonzero().flatten().tolist()
+        assert row.nonzero().flatten().tolist() == [at, at + 1]
+        assert row[at] == row[at + 1] == 0.5
+
+
 @pytest.mark.parametrize("style", ["paste", "panel", "separate", "scaled"])
 def test_boxes_can_stand_for_masks(cast: list[Subject], style: str) -> None:
     outlines, boxes = (

@@ -13,7 +13,7 @@ Axes: maps are (row, word, frame, height, width) in attention cells; masks are
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,7 +23,12 @@ from customvideo.errors import AttentionError
 
 __all__ = ["LOSS_FORMS", "attention_loss", "attention_share", "mask_targets", "shrink_masks"]
 
+Form: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(maps, targets, how much each position counts) -> error (site, row, word)."""
+
 _TINY = 1e-8
+# Targets that are shares or probabilities cannot be negative.
+_WITHOUT_DEPTH = ("bce", "share")
 # Below this, log(probability) would only measure float32 rounding.
 _LEAST_PROBABILITY = 1e-7
 
@@ -48,6 +53,8 @@ def attention_loss(
     - "bce": binary cross-entropy of A; MotionBooth (Wu et al. 2024). `nu` does not enter, since
       its targets are probabilities.
     - "inner": -mean A T, the inner product.
+    - "share": (1 - sum A T / sum A)^2, of what the word is read the share read outside, however
+      much that is; TokenCompose (Wang et al., arXiv 2312.03626, equation 3). Without `nu`.
 
     Args:
         maps: site path -> (row, word, frame, height, width).
@@ -69,15 +76,11 @@ def attention_loss(
         raise AttentionError("The attention loss got no maps; watch at least one site.")
     total = torch.zeros((), device=masks.device)
     for stack in _by_grid(maps):
-        depth = 0.0 if form == "bce" else nu
+        depth = 0.0 if form in _WITHOUT_DEPTH else nu
         grid = (stack.shape[-2], stack.shape[-1])
         target, labelled = mask_targets(masks, present, grid, nu=depth, outside=outside)
         # (site, row, word, frame, height, width) -> (site, row, word)
-        error = LOSS_FORMS[form](stack, target) * labelled
-        per_word = error.sum((-3, -2, -1)) / labelled.expand_as(error).sum((-3, -2, -1)).clamp(
-            min=_TINY
-        )
-        total = total + (per_word * present).sum()
+        total = total + (LOSS_FORMS[form](stack, target, labelled) * present).sum()
     return total / (len(maps) * present.sum().clamp(min=1))
 
 
@@ -149,6 +152,17 @@ def _by_grid(maps: Mapping[str, Tensor]) -> list[Tensor]:
     return [torch.stack(group).float() for group in groups.values()]
 
 
+def _pointwise(error: Callable[[Tensor, Tensor], Tensor]) -> Form:
+    """The form that is the mean of `error(maps, target)` over the labelled positions."""
+
+    def form(maps: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
+        found = error(maps, target) * labelled
+        count = labelled.expand_as(found).sum((-3, -2, -1)).clamp(min=_TINY)
+        return found.sum((-3, -2, -1)) / count
+
+    return form
+
+
 def _mse(maps: Tensor, target: Tensor) -> Tensor:
     return (maps - target).square()
 
@@ -168,10 +182,17 @@ def _inner(maps: Tensor, target: Tensor) -> Tensor:
     return -maps * target
 
 
-LOSS_FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": _mse,
-    "mse_maxnorm": _mse_maxnorm,
-    "bce": _bce,
-    "inner": _inner,
+def _share(maps: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
+    read = maps * labelled
+    inside = (read * target).sum((-3, -2, -1)) / read.sum((-3, -2, -1)).clamp(min=_TINY)
+    return (1 - inside).square()
+
+
+LOSS_FORMS: dict[str, Form] = {
+    "mse": _pointwise(_mse),
+    "mse_maxnorm": _pointwise(_mse_maxnorm),
+    "bce": _pointwise(_bce),
+    "inner": _pointwise(_inner),
+    "share": _share,
 }
-"""Form -> (maps, targets) -> pointwise error; the axes are `attention_loss`'s."""
+"""Form -> its function; a new one is a row here."""

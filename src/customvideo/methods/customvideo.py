@@ -27,7 +27,7 @@ from customvideo.attention.losses import attention_loss
 from customvideo.attention.site import AttentionSite, intermediate, level
 from customvideo.attention.tape import Tape
 from customvideo.backbones.base import Backbone, LayerGroup
-from customvideo.methods.base import Batch, Example, PriorPlan, check_template
+from customvideo.methods.base import Batch, Example, PriorPlan, check_template, class_columns
 from customvideo.methods.denoising import row_losses, row_means, single_frame, squared_error
 from customvideo.methods.photos import PhotoPrompt
 from customvideo.methods.scaling import scaled, valid_cells
@@ -61,13 +61,17 @@ class CustomVideoConfig(Settings):
     attention_weight: float = Field(default=0.2, ge=0)
     """Weight of attention control; 0 switches it off and opens no watch (choice: raw `mse` is
     damped by the softmax and needs about 0.2, `bce` and `mse_maxnorm` about 0.01)."""
-    attention_loss: Literal["mse", "mse_maxnorm", "bce", "inner"] = "mse"
+    attention_loss: Literal["mse", "mse_maxnorm", "bce", "inner", "share"] = "mse"
     """Form of the loss between map and mask (choice; `customvideo.attention.losses`)."""
     nu: float = Field(default=0.05, ge=0)
     """Depth of the negative target outside the mask ("a small negative value": stated; how
     small: choice)."""
     outside: Literal["all", "others"] = "all"
     """What counts as outside: everything else, or the other subjects only (choice)."""
+    reads: Literal["word", "phrase"] = "word"
+    """Whose map is held to the mask: the learned word's (stated), or the mean of it and of its
+    category's, `<tom> cat` (choice; the text encoder lets later tokens know of earlier ones, so
+    what is learned is read at both)."""
     mask_shape: Literal["outline", "box"] = "outline"
     """What stands for a subject in both losses: its mask (stated), or, to compare with, the
     smallest upright box around it."""
@@ -168,6 +172,13 @@ class CustomVideo:
         if self.config.level:
             return level(sites, self.config.level)
         return intermediate(sites, self.config.level_low, self.config.level_high)
+
+    def columns(self, batch: Batch) -> Tensor:
+        """The text positions whose maps are held to the masks (row, word, token)."""
+        if self.config.reads == "word":
+            return batch.words
+        found = batch.words + class_columns(batch.words)
+        return found / found.sum(dim=-1, keepdim=True).clamp(min=1)
 
     def prior(self, backbone: Backbone, subjects: Sequence[Subject]) -> PriorPlan | None:
         """Pictures, and clips if asked for, of each subject's category."""
