@@ -261,13 +261,13 @@ def _attached(
 def _rendering(
     backbone: Backbone, prompts: Sequence[Prompt], seeds: Sequence[int], options: SamplingConfig
 ) -> Rendering:
-    negative = Prompt(options.negative, prompts[0].words)
+    avoided = Prompt(options.negative, prompts[0].words).encoded
     texts = tuple(prompt.encoded for prompt in prompts)
     height, width = backbone.size
     return Rendering(
         prompts=texts,
         text=backbone.encode_prompt(texts),
-        negative=backbone.encode_prompt([negative.encoded]),
+        negative=backbone.encode_prompt([avoided]),
         seeds=tuple(seeds),
         size=(
             options.frames or backbone.frames,
@@ -277,6 +277,7 @@ def _rendering(
         steps=options.num_steps,
         guidance=options.guidance,
         solver=options.solver,
+        avoided=avoided,
     )
 
 

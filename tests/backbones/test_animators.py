@@ -18,9 +18,9 @@ from customvideo.backbones.animators import (
     Animation,
     animator_for,
     check_animator,
-    fitted,
     load_animator,
 )
+from customvideo.backbones.pipelines import fitted
 from customvideo.errors import BackboneError, ConfigError
 from tests.tiny_svd import build_tiny_svd
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from customvideo.benchmark.plan import BASE, BenchPlan, compose_plan, packaged_entries, resolve
-from customvideo.config import compose_recipe, dump_toml
+from customvideo.config import compose_recipe, default_recipe, dump_toml
 from customvideo.errors import ConfigError
 from customvideo.methods.base import METHODS
 
@@ -86,8 +86,17 @@ def test_every_packaged_entry_can_be_made(backbone: str) -> None:
     labels = {entry.label for entry in entries}
     repeats = {"toybox": "customvideo-paste", "zeroscope": "customvideo-panel"}
     assert labels == packaged_entries().keys() - {repeats[backbone]}
-    # A method that is in the table is compared.
-    assert METHODS.keys() <= {entry.recipe.method for entry in entries}
+    # A method that is in the table is compared, unless its model is none of the base model's.
+    assert METHODS.keys() - {"vace"} == {entry.recipe.method for entry in entries}
+
+
+def test_vace_is_compared_where_it_is_asked_for() -> None:
+    """Nobody should fetch its large model unasked, and the toybox has none."""
+    (vace,) = resolve(compose_plan(picks=["vace=vace"]), "zeroscope")[1]
+    assert (vace.label, vace.recipe) == ("vace", default_recipe("vace", "zeroscope"))
+    picked = BenchPlan(entries={"mine": {"method": "vace", "views": 2}})
+    (mine,) = resolve(picked, "zeroscope")[1]
+    assert mine.recipe.method_options == vace.recipe.method_options | {"views": 2}
 
 
 def test_seeds_go_on_counting_from_training_to_training() -> None:

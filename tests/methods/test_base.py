@@ -16,6 +16,7 @@ from customvideo.methods.base import (
     load_method,
     method_class,
 )
+from customvideo.methods.custom_diffusion import CustomDiffusion
 from customvideo.methods.customvideo import CustomVideo, CustomVideoConfig
 
 
@@ -75,7 +76,7 @@ def test_a_prior_prompt_names_its_category() -> None:
 
 
 def test_a_method_owes_nothing_that_is_optional() -> None:
-    assert not isinstance(CustomVideo(), Staged | Columned)
+    assert not isinstance(CustomDiffusion(), Staged | Columned)
 
 
 def test_the_class_follows_its_word() -> None:

@@ -6,36 +6,30 @@ learned word: what is in the picture is the business of whoever draws it.
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-from safetensors import SafetensorError
+from PIL import Image
 
-from customvideo.backbones.unet3d_files import Card, digest_weights, placed, readme_licence
+from customvideo.backbones.pipelines import Lent, PipelineKind, as_bytes, fitted
+from customvideo.backbones.unet3d_files import placed
 from customvideo.errors import ConfigError
-from customvideo.quiet import without_bars, without_warnings
-from customvideo.settings import suggest
+from customvideo.quiet import without_warnings
 from customvideo.tables import all_rows, import_target
 
 __all__ = [
     "ANIMATORS",
+    "SVD",
     "Animation",
     "Animator",
     "animator_for",
     "check_animator",
-    "fitted",
     "load_animator",
     "picture_processor",
     "video_pipeline",
@@ -53,18 +47,24 @@ where the factory would.
 """
 
 _ENTRY_POINTS = "customvideo.animators"
-_KIND = "StableVideoDiffusionPipeline"
-_PARTS = ("unet", "vae", "image_encoder", "scheduler", "feature_extractor")
 _FRAMES_AT_ONCE = 8
 """Frames the autoencoder decodes together: bounds memory, whatever the clip's length."""
 _SVD_FPS = 7
-_LICENCES = dict.fromkeys(
-    (
-        "stabilityai/stable-video-diffusion-img2vid",
-        "stabilityai/stable-video-diffusion-img2vid-xt",
+
+SVD = PipelineKind(
+    called="animator",
+    pipeline="StableVideoDiffusionPipeline",
+    parts=("unet", "vae", "image_encoder", "scheduler", "feature_extractor"),
+    able="can animate a picture",
+    licences=dict.fromkeys(
+        (
+            "stabilityai/stable-video-diffusion-img2vid",
+            "stabilityai/stable-video-diffusion-img2vid-xt",
+        ),
+        "stable-video-diffusion-community",
     ),
-    "stable-video-diffusion-community",
 )
+"""Folders and hub ids of animators."""
 
 
 @dataclass(frozen=True)
@@ -91,32 +91,26 @@ class Animation:
     fps: int | None = None
 
 
-class Animator:
-    """A `StableVideoDiffusionPipeline`, frozen, on one device while it animates and else in main
-    memory, so that it takes no room from what is trained meanwhile.
+class Animator(Lent):
+    """A `StableVideoDiffusionPipeline`, frozen, see `Lent`.
 
     `device` is a torch device or "auto"; `dtype` is "auto" (float16 on CUDA, else float32), or as
     a backbone's. `fps` is the pace that the model is told where nobody asks for another.
     """
 
+    networks = ("unet",)
+
     def __init__(
         self, pipeline: Any, name: str, fps: int, device: str = "auto", dtype: str = "auto"
     ) -> None:
-        self._device, weights = placed(device, dtype)
-        if dtype == "auto" and self._device.type == "cuda":
+        where, weights = placed(device, dtype)
+        if dtype == "auto" and where.type == "cuda":
             # What its makers publish, and the pipeline's own numbers are meant for.
             weights = torch.float16
-        self.name, self.fps = name, fps
         with without_warnings("diffusers"):
-            self.pipeline = pipeline.to("cpu", weights)
-        self.pipeline.set_progress_bar_config(disable=True)
-        for part in (pipeline.unet, pipeline.vae, pipeline.image_encoder):
-            part.requires_grad_(False).eval()
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 hex that tells the network apart from others, whatever type it is kept in."""
-        return digest_weights({"unet": self.pipeline.unet})
+            pipeline.to("cpu", weights)
+        super().__init__(pipeline, name, where)
+        self.fps = fps
 
     @torch.no_grad()
     def animate(
@@ -135,51 +129,31 @@ class Animator:
                 f"The animator '{self.name}' cannot make {height}x{width} pixels: choose a height "
                 "and a width that are multiples of 8."
             )
-        self._move(self._device)
-        try:
+        with self._working():
             # One after the other: clips of a real model are large, and rows stay apart.
             return [
                 self._clip(fitted(picture, wanted.size), seed, wanted)
                 for picture, seed in zip(pictures, seeds, strict=True)
             ]
-        finally:
-            self._move(torch.device("cpu"))
-
-    def _move(self, device: torch.device) -> None:
-        with without_warnings("diffusers"):
-            self.pipeline.to(device)
 
     def _clip(self, picture: NDArray[np.uint8], seed: int, wanted: Animation) -> NDArray[np.uint8]:
         height, width = wanted.size
-        with warnings.catch_warnings():
-            # diffusers hands tensors to numpy in a way that numpy 2 finds old-fashioned.
-            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-            frames = self.pipeline(
-                [Image.fromarray(picture)],
-                height=height,
-                width=width,
-                num_frames=wanted.frames,
-                num_inference_steps=wanted.steps,
-                max_guidance_scale=wanted.guidance,
-                fps=wanted.fps or self.fps,
-                motion_bucket_id=wanted.motion,
-                noise_aug_strength=wanted.augmentation,
-                decode_chunk_size=_FRAMES_AT_ONCE,
-                # Drawn on the CPU: the same on every device.
-                generator=[torch.Generator().manual_seed(seed)],
-                output_type="np",
-            ).frames[0]
-        clip: NDArray[np.uint8] = (frames * 255).round().clip(0, 255).astype(np.uint8)
-        return clip
-
-
-def fitted(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """`picture` (h, w, 3) scaled to cover `size` = (height, width) and cropped to its middle."""
-    if picture.shape[:2] == size:
-        return picture
-    height, width = size
-    whole = Image.fromarray(picture)
-    return np.asarray(ImageOps.fit(whole, (width, height), Image.Resampling.LANCZOS))
+        frames = self.pipeline(
+            [Image.fromarray(picture)],
+            height=height,
+            width=width,
+            num_frames=wanted.frames,
+            num_inference_steps=wanted.steps,
+            max_guidance_scale=wanted.guidance,
+            fps=wanted.fps or self.fps,
+            motion_bucket_id=wanted.motion,
+            noise_aug_strength=wanted.augmentation,
+            decode_chunk_size=_FRAMES_AT_ONCE,
+            # Drawn on the CPU: the same on every device.
+            generator=[torch.Generator().manual_seed(seed)],
+            output_type="np",
+        ).frames[0]
+        return as_bytes(frames)
 
 
 def animator_for(name: str, backbone: str) -> str:
@@ -202,23 +176,13 @@ def check_animator(name: str) -> None:
         ConfigError: neither a name of the table, nor a folder of an animator, nor a hub id; or what
             the table's row itself finds missing.
     """
-    folder, rows = Path(name).expanduser(), animator_rows()
-    if name in rows:
-        check = getattr(import_module(rows[name].partition(":")[0]), "check", None)
-        if check is not None:
-            check()
-    elif folder.is_dir():
-        _check_folder(folder)
-    elif name.startswith((".", "~", "/", "\\")) or name.count("/") > 1 or folder.exists():
-        raise ConfigError(
-            f"There is no animator folder '{name}': give a folder as {_KIND}.save_pretrained "
-            f"writes it, or one of {', '.join(sorted(animator_rows()))}."
-        )
-    elif "/" not in name:
-        raise ConfigError(
-            f"There is no animator '{name}'{suggest(name, sorted(animator_rows()))} A folder of a "
-            f"{_KIND} will do, too, or its hub id."
-        )
+    rows = animator_rows()
+    if name not in rows:
+        SVD.check(name, rows)
+        return
+    check = getattr(import_module(rows[name].partition(":")[0]), "check", None)
+    if check is not None:
+        check()
 
 
 @lru_cache(maxsize=1)
@@ -237,8 +201,7 @@ def load_animator(name: str, device: str = "auto", dtype: str = "auto") -> Anima
     if name in rows:
         loaded: Animator = import_target(rows[name])(device=device, dtype=dtype)
         return loaded
-    folder = Path(name).expanduser()
-    return _load_folder(folder if folder.is_dir() else _fetched(name), name, device, dtype)
+    return Animator(SVD.load(name, video_pipeline()), name, _SVD_FPS, device, dtype)
 
 
 def load_svd(device: str = "auto", dtype: str = "auto") -> Animator:
@@ -268,53 +231,3 @@ def picture_processor(mean: Sequence[float], deviation: Sequence[float]) -> Any:
         from transformers import CLIPImageProcessor
 
         return CLIPImageProcessor(image_mean=list(mean), image_std=list(deviation))
-
-
-def _load_folder(folder: Path, name: str, device: str, dtype: str) -> Animator:
-    _check_folder(folder)
-    try:
-        with without_bars(diffusers_logging), without_warnings("transformers", "diffusers"):
-            pipeline = video_pipeline().from_pretrained(
-                folder,
-                # No other format, which might be a pickle.
-                use_safetensors=True,
-                local_files_only=True,
-            )
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise ConfigError(
-            f"The animator folder '{folder}' cannot be loaded ({reason}): fetch a complete copy."
-        ) from error
-    Card(name, _LICENCES.get(name) or readme_licence(folder)).announce()
-    return Animator(pipeline, name, _SVD_FPS, device, dtype)
-
-
-def _check_folder(folder: Path) -> None:
-    try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        kind = index.get("_class_name", "nothing that says what it is")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"The animator folder '{folder}' has no readable model_index.json: give a folder as "
-            f"{_KIND}.save_pretrained writes it."
-        ) from error
-    if kind != _KIND:
-        raise ConfigError(
-            f"The animator folder '{folder}' holds {kind}: only a {_KIND} can animate a picture."
-        )
-    if missing := [part for part in _PARTS if not (folder / part).is_dir()]:
-        raise ConfigError(
-            f"The animator folder '{folder}' lacks {', '.join(missing)}: fetch a complete copy."
-        )
-
-
-def _fetched(name: str) -> Path:
-    try:
-        with without_warnings("diffusers", "huggingface_hub"):
-            return Path(DiffusionPipeline.download(name, use_safetensors=True))
-    except Exception as error:  # the hub client's network errors share no base class
-        raise ConfigError(
-            f"The animator '{name}' is no folder here and could not be fetched from the Hugging "
-            "Face hub: check the name and the connection, or download it elsewhere and give its "
-            "folder."
-        ) from error

@@ -26,7 +26,7 @@ from customvideo.benchmark.probe import Base, probe
 from customvideo.benchmark.store import Failure, JobFolder, Store
 from customvideo.errors import StorageError
 from customvideo.generation import generate
-from customvideo.methods.base import load_method
+from customvideo.methods.base import learned_numbers, load_method
 from customvideo.methods.rendering import Mixes
 from customvideo.subjects.prompt import Prompt
 from customvideo.training.checkpoint import newest_valid
@@ -151,7 +151,7 @@ class Worker:
         folder.note_costs(
             train_seconds=earlier + time.monotonic() - began,
             peak_memory_mb=peak.megabytes,
-            trained_parameters=sum(one.numel() for one in adapter.parameters()),
+            trained_parameters=learned_numbers(method, adapter),
         )
         adapter.save(folder.adapter)
 

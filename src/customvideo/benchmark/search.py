@@ -23,7 +23,7 @@ from customvideo.config import Recipe, compose_recipe
 from customvideo.errors import ConfigError
 from customvideo.evaluation.measures import measure
 from customvideo.files import write_bytes, write_text
-from customvideo.methods.base import ENTRY_POINTS, METHODS
+from customvideo.methods.base import ENTRY_POINTS, METHODS, TuningFree, load_method
 from customvideo.tables import all_rows
 
 __all__ = ["FACTORS", "Trial", "compose_search", "grid", "log", "trials"]
@@ -76,7 +76,7 @@ def compose_search(
     factors: Sequence[float] = (),
     changes: Mapping[str, Any] | None = None,
 ) -> BenchPlan:
-    """The plan in `file`, or the grid of `methods` (None named: all) and `factors`.
+    """The plan in `file`, or the grid of `methods` (None named: all that train) and `factors`.
 
     Raises:
         ConfigError: as `compose_plan`; a label is not `method@setting`, or of another method than
@@ -87,7 +87,7 @@ def compose_search(
             raise ConfigError("A plan says itself what is tried; give no --method and no --factor.")
         return _labelled(compose_plan(file, flags, changes=changes, defaults=_DEFAULTS))
     plan = compose_plan(None, flags, changes=changes, defaults=_DEFAULTS)
-    tried = grid(plan, methods or list(_known()), factors or FACTORS)
+    tried = grid(plan, methods or [name for name in _known() if _trains(name)], factors or FACTORS)
     return plan.model_copy(update={"entries": tried})
 
 
@@ -97,7 +97,8 @@ def grid(
     """Label -> changes: each method's rates on the plan's base model times each of the factors.
 
     Raises:
-        ConfigError: there is no such method, or a factor is not above 0, or two share a label.
+        ConfigError: there is no such method or it trains nothing, or a factor is not above 0, or
+            two share a label.
     """
     if wrong := [factor for factor in factors if not 0 < factor < math.inf]:
         raise ConfigError(
@@ -111,6 +112,11 @@ def grid(
                 f"The factors {other:.9g} and {factor:.9g} are too close to be told apart; leave "
                 "one out."
             )
+    if idle := [method for method in methods if not _trains(method)]:
+        raise ConfigError(
+            f"The method '{idle[0]}' trains nothing and has no rates to search; leave it out, or "
+            "try its other settings by a plan."
+        )
     usual = open_source(plan.edition).default_backbone
     default = [] if usual is None else [("backbone", usual)]
     entries: dict[str, dict[str, Any]] = {}
@@ -147,6 +153,10 @@ def log(results: Path, found: Sequence[Trial]) -> Path:
 def _known() -> dict[str, str]:
     """All methods, those of installed packages too."""
     return all_rows(METHODS, ENTRY_POINTS)
+
+
+def _trains(method: str) -> bool:
+    return not isinstance(load_method(method), TuningFree)
 
 
 def _labelled(plan: BenchPlan) -> BenchPlan:

@@ -70,7 +70,8 @@ def bench_run(  # noqa: PLR0913 - a verb's parameters are its flags
 def bench_search(  # noqa: PLR0913 - a verb's parameters are its flags
     out: Out,
     method: Annotated[
-        list[str], typer.Option(metavar="NAME", help="Whose settings; repeat. Default all.")
+        list[str],
+        typer.Option(metavar="NAME", help="Whose settings; repeat. Default all that train."),
     ] = [],  # noqa: B006
     factor: Annotated[
         list[float],

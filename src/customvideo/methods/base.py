@@ -3,7 +3,7 @@
 A method says what trains, what it trains on, where it looks and what the loss is. It never
 touches an optimizer, a device or a file: that is the trainer's side of the border, and `Example`,
 `Batch`, `PriorPlan` and `Stage` are what crosses it. What few methods need is optional: `Staged`,
-`Columned`, and `customvideo.methods.rendering.Renders`.
+`Columned`, `TuningFree`, and `customvideo.methods.rendering.Renders`.
 
 Axes: row = one sample of a batch; word = one learned word, in the adapter's order, which is the
 order of the subjects; token = one position of the encoded text; frame, height, width = pixels for
@@ -39,8 +39,10 @@ __all__ = [
     "PriorPlan",
     "Stage",
     "Staged",
+    "TuningFree",
     "check_template",
     "class_columns",
+    "learned_numbers",
     "load_method",
     "method_class",
 ]
@@ -55,6 +57,7 @@ METHODS: dict[str, str] = {
     "dreambooth_lora": "customvideo.methods.dreambooth:DreamBoothLora",
     "dreamvideo": "customvideo.methods.dreamvideo:DreamVideo",
     "mudi": "customvideo.methods.mudi:MuDI",
+    "vace": "customvideo.methods.vace:Vace",
     "videodreamer": "customvideo.methods.videodreamer:VideoDreamer",
 }
 ENTRY_POINTS = "customvideo.methods"
@@ -251,6 +254,25 @@ class Columned(Protocol):
 
     def columns(self, batch: Batch) -> torch.Tensor:
         """Weights (row, column, token) as `watch` takes them; the maps' second axis is theirs."""
+
+
+@runtime_checkable
+class TuningFree(Protocol):
+    """A method that trains nothing: its adapter is whole as `trainable` makes it.
+
+    Steps, rates and all else about a training change nothing about it, and no other member that
+    belongs to one is asked for; `customvideo.methods.untrained` has answers to all of them.
+    """
+
+    def untrained(self) -> str:
+        """What its videos come from instead: a clause for people, without its full stop."""
+
+
+def learned_numbers(method: Method, adapter: Adapter) -> int:
+    """How many numbers of `adapter`, which `method` made, were learned."""
+    if isinstance(method, TuningFree):
+        return 0
+    return sum(parameter.numel() for parameter in adapter.parameters())
 
 
 def class_columns(words: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -29,14 +28,14 @@ from customvideo.adapters.build import AdapterConfig, DeltaSpec, new_adapter
 from customvideo.attention.site import AttentionSite, intermediate
 from customvideo.attention.tape import Tape
 from customvideo.backbones.animators import (
+    SVD,
     Animation,
     animator_for,
     check_animator,
-    fitted,
     load_animator,
 )
 from customvideo.backbones.base import Backbone
-from customvideo.errors import ConfigError
+from customvideo.backbones.pipelines import fitted_clip
 from customvideo.methods.base import Batch, Example, check_template, class_columns
 from customvideo.methods.denoising import single_frame
 from customvideo.methods.photos import PhotoConfig, PhotoMethod, PhotoPrompt
@@ -114,11 +113,7 @@ class DisenDiffSvd(PhotoMethod):
         """
         animator = animator_for(self.config.animator, backbone.name)
         check_animator(animator)
-        if Path(animator).expanduser().is_absolute():
-            raise ConfigError(
-                f"The animator folder '{animator}' would not be found again, as an adapter's file "
-                "keeps no absolute path: give it relative to the folder you work in."
-            )
+        SVD.check_kept(animator)
         return new_adapter(
             backbone,
             subjects,
@@ -194,10 +189,7 @@ class DisenDiffSvd(PhotoMethod):
             wanted.seeds,
             self._animation(frames, height, width),
         )
-        return [
-            Video(np.stack([fitted(frame, (height, width)) for frame in clip]), backbone.fps)
-            for clip in clips
-        ]
+        return [Video(fitted_clip(clip, (height, width)), backbone.fps) for clip in clips]
 
     def _animation(self, frames: int, height: int, width: int) -> Animation:
         config = self.config

@@ -37,6 +37,7 @@ class Rendering:
         guidance: classifier-free guidance; 1 or less turns it off.
         solver: a key of `customvideo.backbones.sampling.SOLVERS`.
         adapter: what is attached meanwhile; None for the base model.
+        avoided: the text behind `negative`, as the text encoder reads it.
     """
 
     prompts: tuple[str, ...]
@@ -48,6 +49,7 @@ class Rendering:
     guidance: float
     solver: str
     adapter: Adapter | None = None
+    avoided: str = ""
 
     def noise(self, backbone: Backbone) -> Tensor:
         """Where the sampler starts: (row, channel, frame, height, width), each from its seed."""

@@ -57,6 +57,10 @@ def claim(out: Path, resume: bool) -> None:
         StorageError: `out` is a file.
     """
     begun = newest_valid(out / CHECKPOINTS).newest is not None
+    if not begun and (out / ADAPTER).is_file():
+        raise ConfigError(
+            f"'{out}' already holds a run, finished and without checkpoints; choose another --out."
+        )
     if resume:
         if not begun:
             raise ConfigError(
@@ -67,7 +71,7 @@ def claim(out: Path, resume: bool) -> None:
     if out.exists() and not out.is_dir():
         raise StorageError(f"'{out}' is a file, not a folder for a run; choose another --out.")
     found = {path.name for path in out.glob("[!.]*")}
-    if begun or ADAPTER in found:
+    if begun:
         raise ConfigError(
             f"'{out}' already holds a run; add --resume to go on with it, or choose another --out."
         )

@@ -29,7 +29,7 @@ from customvideo.config import (
 from customvideo.errors import SubjectError
 from customvideo.files import ensure_dir, write_text
 from customvideo.generation import CustomVideoWarning, generate
-from customvideo.methods.base import Method, load_method
+from customvideo.methods.base import Method, TuningFree, learned_numbers, load_method
 from customvideo.report import Comparison, ReportData, render_report
 from customvideo.runs.calling import command
 from customvideo.runs.folder import (
@@ -195,7 +195,10 @@ def fit(job: Job, out: Path, *, resume: bool, say: Say) -> Adapter:
 
 
 def sample_scenes(job: Job) -> list[NDArray[np.uint8]]:
-    """A few of the pictures the method trains on, uint8 (height, width, 3)."""
+    """A few of the pictures the method trains on, uint8 (height, width, 3); none if it trains
+    nothing."""
+    if isinstance(job.method, TuningFree):
+        return []
     rng = np.random.default_rng(job.recipe.seed)
     scenes: list[NDArray[np.uint8]] = []
     while len(scenes) < _SHOWN_SCENES:
@@ -206,12 +209,12 @@ def sample_scenes(job: Job) -> list[NDArray[np.uint8]]:
 
 def facts(job: Job, adapter: Adapter) -> dict[str, object]:
     """What a report says about a run."""
-    numbers = sum(parameter.numel() for parameter in adapter.parameters())
+    untrained = isinstance(job.method, TuningFree)
     return {
         "Base model": job.backbone.name,
         "Method": job.method.name,
-        "Steps": job.recipe.steps,
-        "Numbers learned": f"{numbers:,}",
+        "Steps": 0 if untrained else job.recipe.steps,
+        "Numbers learned": f"{learned_numbers(job.method, adapter):,}",
         "Seed": job.recipe.seed,
     }
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from customvideo.errors import ConfigError, SubjectError
 from customvideo.subjects.subject import Subject
 
-__all__ = ["Background", "Scene", "Style", "boxed", "compose"]
+__all__ = ["Background", "Scene", "Style", "boxed", "compose", "on_white"]
 
 Style = Literal["panel", "paste"]
 Background = Literal["keep", "plain", "random"]
@@ -126,6 +126,26 @@ def boxed(masks: Floats) -> Floats:
         if found is not None:
             box[found.top : found.top + found.height, found.left : found.left + found.width] = 1
     return boxes
+
+
+def on_white(image: NDArray[np.uint8], mask: Floats, side: int, step: int = 1) -> NDArray[np.uint8]:
+    """What `mask` (height, width) marks of `image` (height, width, 3), alone on white.
+
+    The picture is the box around it, its edges soft as a pasted cut-out's, shrunk until no side is
+    longer than `side` pixels, and widened with white to multiples of `step`; `side` is one.
+    """
+    photo = _Photo(image.astype(np.float32), mask)
+    box = photo.box()
+    scale = min(1.0, side / max(box.height, box.width))
+    tall, wide = max(1, round(box.height * scale)), max(1, round(box.width * scale))
+    cutout = _cut_out(photo.crop(box), tall, wide)
+    size = (-(-tall // step) * step, -(-wide // step) * step)
+    white = np.full((*size, 3), 255, np.float32)
+    top, left = (size[0] - tall) // 2, (size[1] - wide) // 2
+    # `cutout.image` is already multiplied by its mask.
+    white[top : top + tall, left : left + wide] *= 1 - cutout.mask[..., None]
+    white[top : top + tall, left : left + wide] += cutout.image
+    return _to_bytes(white)
 
 
 def _box(mask: Floats) -> _Slot | None:

@@ -27,7 +27,7 @@ from customvideo.adapters.adapter import Adapter
 from customvideo.attention.site import describe, require_visible
 from customvideo.backbones.base import Backbone
 from customvideo.errors import ConfigError, SubjectError
-from customvideo.methods.base import Method, PriorPlan
+from customvideo.methods.base import Method, PriorPlan, TuningFree
 from customvideo.settings import validated
 from customvideo.subjects.subject import Subject
 from customvideo.training.batch import Batches, ScenePool, WordFinder, Workshop
@@ -97,11 +97,19 @@ class Trainer:
         stopped; without any it starts at the beginning and says so. Without `resume` the first new
         checkpoint replaces those of an earlier run in `out`.
 
+        Of a method that trains nothing this is the adapter that it makes, and nothing is kept.
+
         Raises:
             Interrupted: Ctrl-C or SIGTERM; the run was saved if `out` is given.
             ConfigError: settings that cannot work, or a resume of a different run.
             UserError: subjects, prompts or storage at fault.
         """
+        if not subjects:
+            raise SubjectError("There is no subject to train on; give at least one.")
+        if isinstance(method, TuningFree):
+            _LOG.info("Nothing is trained: %s.", method.untrained())
+            with _own_randomness(self.config.seed, backbone.device):
+                return method.trainable(backbone, subjects)
         identity = self._identity(backbone, method, subjects)
         found = self._find(identity) if resume else None
         with (
@@ -125,8 +133,6 @@ class Trainer:
         return self.out / "checkpoints" if self.out is not None else None
 
     def _prepare(self, backbone: Backbone, method: Method, subjects: Sequence[Subject]) -> Session:
-        if not subjects:
-            raise SubjectError("There is no subject to train on; give at least one.")
         accelerator = build_accelerator(self.config, backbone, self.out)
         canvas = self.config.canvas or backbone.size
         adapter = method.trainable(backbone, subjects)
