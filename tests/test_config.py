@@ -84,7 +84,8 @@ def test_the_two_packaged_recipes_differ_as_their_models_do() -> None:
     toy, large = default_recipe(), default_recipe(backbone="zeroscope")
     assert toy.backbone == "toybox"
     assert (large.learning_rate, large.steps, large.batch_size) == (4e-5, 500, 2)
-    assert toy.learning_rate > 5 * large.learning_rate
+    assert toy.learning_rate > 2 * large.learning_rate
+    assert toy.word_learning_rate > 5 * large.word_learning_rate
     for other in ("cerspense/zeroscope_v2_576w", "some/folder", "modelscope"):
         assert default_recipe(backbone=other) == large.model_copy(update={"backbone": other})
 
