@@ -94,6 +94,10 @@ def _explain(problem: ErrorDetails, prefix: str, known: list[str]) -> str:
     wanted = problem["msg"]
     for prefix in _PREFIXES:
         wanted = wanted.removeprefix(prefix)
+    if problem["type"] == "too_short":
+        wanted = f"a list of {problem['ctx']['min_length']} or more"
+    elif problem["type"] == "tuple_type":
+        wanted = "a list"
     shown = repr(problem["input"])
     value = shown if len(shown) <= _LONGEST_SHOWN else "what it is"
     return f"The setting '{key}' cannot be {value}: it should be {wanted}."

@@ -3,6 +3,7 @@ refused."""
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from dataclasses import replace
@@ -146,6 +147,13 @@ def test_types_licence_and_fingerprint(
     assert half.fingerprint == load_vace(str(folder), "cpu").fingerprint
     other = build_tiny_vace(tmp_path / "other", seed=1)
     assert load_vace(str(other), "cpu").fingerprint != half.fingerprint
+    # The scheduler has no weights, and moves every video all the same.
+    schedule = copy / "scheduler" / "scheduler_config.json"
+    config = json.loads(schedule.read_text())
+    schedule.write_text(json.dumps(config | {"flow_shift": config["flow_shift"] + 1}))
+    load_vace.cache_clear()
+    shifted = load_vace(str(copy), "cpu", "bf16")
+    assert shifted.fingerprint == half.fingerprint and shifted.schedule != half.schedule
 
 
 def test_what_is_no_reference_model_is_refused(

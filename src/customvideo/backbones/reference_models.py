@@ -7,6 +7,8 @@ learned word: which pictures it is shown is the business of whoever asks.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -75,12 +77,18 @@ class Filming:
 class ReferenceModel(Lent):
     """A `WanVACEPipeline`, frozen, see `Lent`. `fps` is the pace of what it makes."""
 
-    networks = ("transformer", "transformer_2")
+    networks = ("transformer", "transformer_2", "vae", "text_encoder")
 
     def __init__(self, pipeline: Any, name: str, device: torch.device) -> None:
         super().__init__(pipeline, name, device)
         self.fps = _VACE_FPS
         self._scheduler = pipeline.scheduler
+
+    @property
+    def schedule(self) -> str:
+        """What tells the scheduler's own settings apart, sha256 hex: they move every video."""
+        told = json.dumps(dict(self._scheduler.config), sort_keys=True, default=str)
+        return hashlib.sha256(told.encode()).hexdigest()
 
     @torch.no_grad()
     def film(self, asked: Sequence[Ask], wanted: Filming) -> list[NDArray[np.uint8]]:

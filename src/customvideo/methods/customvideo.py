@@ -60,12 +60,13 @@ class CustomVideoConfig(Settings):
 
     attention_weight: float = Field(default=0.2, ge=0)
     """Weight of attention control; 0 switches it off and opens no watch (choice: raw `mse` is
-    damped by the softmax and needs about 0.2, `bce` and `mse_maxnorm` about 0.01)."""
+    damped by the softmax and needs about 0.2, on the toybox 4; `bce` and `mse_maxnorm` about 0.01,
+    `share` 0.2)."""
     attention_loss: Literal["mse", "mse_maxnorm", "bce", "inner", "share"] = "mse"
     """Form of the loss between map and mask (choice; `customvideo.attention.losses`)."""
     nu: float = Field(default=0.05, ge=0)
     """Depth of the negative target outside the mask ("a small negative value": stated; how
-    small: choice)."""
+    small: choice). `bce` and `share` have no such target."""
     outside: Literal["all", "others"] = "all"
     """What counts as outside: everything else, or the other subjects only (choice)."""
     reads: Literal["word", "phrase"] = "word"

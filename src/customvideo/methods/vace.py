@@ -109,14 +109,18 @@ class Vace(Untrained):
         )
 
     def ingredients(self, backbone: Backbone) -> dict[str, str]:
-        """The model that makes the videos: its name, and what tells its weights apart.
+        """The model that makes the videos: its name, and what tells it apart from others.
 
         Raises:
             ConfigError: it cannot be used here, or cannot be loaded.
         """
         name = self._model(backbone)
-        found = load_vace(name, str(backbone.device)).fingerprint
-        return {"video_model": name, "video_model_weights": found}
+        model = load_vace(name, str(backbone.device))
+        return {
+            "video_model": name,
+            "video_model_weights": model.fingerprint,
+            "video_model_schedule": model.schedule,
+        }
 
     def render(self, backbone: Backbone, wanted: Rendering, draw: Draw) -> Sequence[Video]:
         """Videos of the bare text and of the subjects that it names, shown in its order.

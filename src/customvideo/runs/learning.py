@@ -128,7 +128,7 @@ def customize(
         backbone: a model from `load_backbone`.
         subjects: from `load_subjects`, or made by hand.
         out: a new folder for checkpoints and the adapter; None writes nothing.
-        keys: keys of the recipe, such as `steps=100` or `nu=0.1`, or its tables, such as
+        keys: keys of the recipe, such as `steps=100` or `alone=0.2`, or its tables, such as
             `sampling={"num_steps": 30}`; what is not given comes from the packaged recipe of the
             method and the backbone.
 
