@@ -128,6 +128,20 @@ def test_ablations_are_differences_from_the_whole(sheets: dict[str, Sheet]) -> N
     assert cell(table, "no prior", "DINO-I crop").tone == ""
 
 
+def test_who_tried_larger_sets_looks_no_worse_for_it() -> None:
+    rivals = ("custom_diffusion", "dreambooth", "base", "ceiling")
+    pairs = [row for row in make_rows() if row.subjects == 2]
+    larger = [row for row in make_rows() if row.subjects > 2 and row.method not in rivals[:2]]
+    alone, both = (
+        {one.key: one for one in make_sheets(Board(rows))} for rows in (pairs, pairs + larger)
+    )
+    for key in ("main", "against", "bound", "gates", "ablations", "small"):
+        assert both[key].blocks == alone[key].blocks
+    assert "Sets of 2 subjects alone" in both["main"].intro
+    assert "alone here" not in alone["main"].intro
+    assert "scaling" not in alone and len(both["scaling"].blocks) == 3
+
+
 def test_sizes_and_pairs_of_one_category_stand_by_themselves(sheets: dict[str, Sheet]) -> None:
     assert [block.title for block in sheets["scaling"].blocks] == [
         *("2 subjects", "3 subjects", "4 subjects"),

@@ -81,6 +81,19 @@ class Board:
         known = [name for name in MEASURES if name in present]
         return [measure(name) for name in [*known, *(n for n in present if n not in MEASURES)]]
 
+    @property
+    def common(self) -> Board:
+        """The same for sets of those sizes alone of which everybody that is compared has some.
+
+        Three subjects are harder than two: whoever tried them would look worse in a mean over all.
+        Where nothing is left, this very board.
+        """
+        sizes = [{row.subjects for row in self.of(method)} for method in self.methods]
+        shared = set.intersection(*sizes) if sizes else set()
+        if not shared or shared == {row.subjects for row in self.rows}:
+            return self
+        return self.where(lambda row: row.subjects in shared)
+
     def of(self, method: str) -> Sequence[ResultRow]:
         """The rows of `method`."""
         return self._by_method.get(method, ())

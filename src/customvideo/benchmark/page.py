@@ -131,7 +131,7 @@ def _context(board: Board) -> dict[str, Any]:
         "version": __version__,
         "ours": board.ours,
         "lead": _lead(board),
-        "verdicts": verdicts(board),
+        "verdicts": verdicts(board.common),
         "plots": make_plots(board),
         "measures": board.measures,
         "fewest": FEWEST_SETS,

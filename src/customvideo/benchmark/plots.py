@@ -38,11 +38,11 @@ def make_plots(board: Board) -> dict[str, list[Drawing]]:
     text, bleed = shown.get("clip_t"), shown.get("bleed")
     several = len({row.subjects for row in board.rows}) > 1
     scaled = [shown[name] for name in _SCALED if name in shown] if several else []
-    styles = _styles(board)
+    styles, fair = _styles(board), board.common
     plots = {
         "main": [
-            _scatter(board, text, identity, styles) if text and identity else None,
-            *(_intervals(board, measure, styles) for measure in brief(board)),
+            _scatter(fair, text, identity, styles) if text and identity else None,
+            *(_intervals(fair, measure, styles) for measure in brief(fair)),
         ],
         "same-category": [_intervals(alike, bleed, styles) if bleed else None],
         "scaling": [_scaling(board, measure, styles) for measure in scaled],

@@ -8,7 +8,7 @@ found in the results gets its place here without being named.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from customvideo.benchmark.board import REFERENCES, Board
 from customvideo.benchmark.gates import GATES, judge
@@ -83,17 +83,23 @@ class Sheet:
 
 
 def make_sheets(board: Board) -> list[Sheet]:
-    """Every table there is something to show in."""
-    tables = {group: _by_group(board, group, *words) for group, words in _GROUPS.items()}
+    """Every table there is something to show in.
+
+    Sizes of sets that not everybody has are compared in the table by number of subjects alone.
+    """
+    fair = board.common
+    tables = {group: _by_group(fair, group, *words) for group, words in _GROUPS.items()}
+    if tables["main"] is not None and fair is not board:
+        tables["main"] = replace(tables["main"], intro=f"{tables['main'].intro} {_only(fair)}")
     ordered = [
         tables["main"],
-        _against(board),
+        _against(fair),
         tables["bound"],
-        _gates(board),
-        *_ablations(board),
+        _gates(fair),
+        *_ablations(fair),
         _scaling(board),
-        _same_category(board),
-        _small(board),
+        _same_category(fair),
+        _small(fair),
         tables["motion"],
         tables["failure"],
         tables["cost"],
@@ -122,6 +128,12 @@ def contests(board: Board) -> list[tuple[Measure, str, Difference]]:
 def _by_group(board: Board, group: Group, title: str, intro: str) -> Sheet | None:
     measures = [shown for shown in board.measures if shown.group == group]
     return _values(group, title, intro, measures, [("", board)])
+
+
+def _only(board: Board) -> str:
+    """Which sizes of sets are compared, where there are others, too."""
+    sizes = " and ".join(str(size) for size in sorted({row.subjects for row in board.rows}))
+    return f"Sets of {sizes} subjects alone here and below: not everybody has the others."
 
 
 def _against(board: Board) -> Sheet | None:
