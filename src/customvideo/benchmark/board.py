@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
+from functools import cached_property
 
 from customvideo.benchmark.plan import BASE, CEILING
 from customvideo.benchmark.rows import ResultRow
@@ -82,6 +83,11 @@ class Board:
         return [measure(name) for name in [*known, *(n for n in present if n not in MEASURES)]]
 
     @property
+    def sizes(self) -> list[int]:
+        """How many subjects the sets have, smallest first."""
+        return sorted({row.subjects for row in self.rows})
+
+    @cached_property
     def common(self) -> Board:
         """The same for sets of those sizes alone of which everybody that is compared has some.
 
@@ -90,7 +96,7 @@ class Board:
         """
         sizes = [{row.subjects for row in self.of(method)} for method in self.methods]
         shared = set.intersection(*sizes) if sizes else set()
-        if not shared or shared == {row.subjects for row in self.rows}:
+        if not shared or shared == set(self.sizes):
             return self
         return self.where(lambda row: row.subjects in shared)
 

@@ -36,7 +36,7 @@ def make_plots(board: Board) -> dict[str, list[Drawing]]:
     alike = board.where(lambda row: row.same_category and row.subjects == 2)
     identity = shown.get("dino_i_crop") or shown.get("dino_i")
     text, bleed = shown.get("clip_t"), shown.get("bleed")
-    several = len({row.subjects for row in board.rows}) > 1
+    several = len(board.sizes) > 1
     scaled = [shown[name] for name in _SCALED if name in shown] if several else []
     styles, fair = _styles(board), board.common
     plots = {
@@ -152,8 +152,7 @@ def _trend(
 
 
 def _by_size(board: Board) -> dict[int, Board]:
-    sizes = sorted({row.subjects for row in board.rows})
-    rows = {size: [row for row in board.rows if row.subjects == size] for size in sizes}
+    rows = {size: [row for row in board.rows if row.subjects == size] for size in board.sizes}
     return {size: Board(found, board.ours) for size, found in rows.items()}
 
 

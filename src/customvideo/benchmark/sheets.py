@@ -132,7 +132,7 @@ def _by_group(board: Board, group: Group, title: str, intro: str) -> Sheet | Non
 
 def _only(board: Board) -> str:
     """Which sizes of sets are compared, where there are others, too."""
-    sizes = " and ".join(str(size) for size in sorted({row.subjects for row in board.rows}))
+    sizes = " and ".join(map(str, board.sizes))
     return f"Sets of {sizes} subjects alone here and below: not everybody has the others."
 
 
@@ -227,10 +227,9 @@ def _ablated(board: Board, group: Group, title: str) -> Sheet | None:
 
 
 def _scaling(board: Board) -> Sheet | None:
-    sizes = sorted({row.subjects for row in board.rows})
-    if len(sizes) < 2:
+    if len(board.sizes) < 2:
         return None
-    blocks = [(_counted(size, "subject"), _having(board, subjects=size)) for size in sizes]
+    blocks = [(_counted(size, "subject"), _having(board, subjects=size)) for size in board.sizes]
     return _values(
         "scaling",
         "By number of subjects",
