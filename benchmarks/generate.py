@@ -162,7 +162,11 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=0, help="0 for the model's own")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--guidance", type=float, default=5.0)
-    parser.add_argument("--solver", choices=SOLVERS, default="ddim")
+    parser.add_argument(
+        "--solver",
+        choices=[name for name in SOLVERS if name not in ("native", "euler")],
+        default="ddim",
+    )
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

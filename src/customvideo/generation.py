@@ -26,7 +26,7 @@ from customvideo.adapters.adapter import Adapter
 from customvideo.attention.site import AttentionSite, intermediate
 from customvideo.attention.tape import watch
 from customvideo.backbones.base import Backbone, TextStates
-from customvideo.backbones.noise import Ddpm
+from customvideo.backbones.noise import Noise
 from customvideo.backbones.sampling import Predictor, denoise
 from customvideo.errors import ConfigError
 from customvideo.methods.rendering import Rendering, renderer
@@ -64,7 +64,8 @@ class SamplingConfig(Settings):
     height: int | None = Field(default=None, ge=1)
     """In pixels; None for the backbone's own."""
     width: int | None = Field(default=None, ge=1)
-    solver: Literal["ddim", "dpmsolver++"] = "dpmsolver++"
+    solver: Literal["native", "ddim", "dpmsolver++", "unipc", "euler"] = "dpmsolver++"
+    """Who takes the noise away; "native" is the scheduler that came with the model."""
     strength: float = Field(default=1.0, ge=0)
     """Scale of the adapter's weights; 0 leaves the base model with the learned words alone."""
 
@@ -167,7 +168,8 @@ def generate_with_attention(
         _warn(backbone, asked)
         wanted = _rendering(backbone, [asked], [seed], options)
         sites = intermediate(backbone.sites(*wanted.size))
-        recorder = _Recorder(backbone, sites, adapter.tokens.select(wanted.text.ids))
+        words = adapter.tokens.select(wanted.text.ids)
+        recorder = _Recorder(backbone, sites, words, wanted.text.real)
         video = wanted.videos(backbone, _draw(recorder, backbone, wanted))[0]
     maps = recorder.average()[0].cpu().numpy()
     mentioned = {word.name for word in asked.mentioned}
@@ -185,11 +187,12 @@ class _Recorder:
     backbone: Backbone
     sites: list[AttentionSite]
     words: Tensor
+    real: Tensor | None = None
     _sums: list[Tensor] = field(default_factory=list)
     _steps: int = 0
 
     @property
-    def noise(self) -> Ddpm:
+    def noise(self) -> Noise:
         return self.backbone.noise
 
     def encode_prompt(self, texts: Sequence[str]) -> TextStates:
@@ -201,14 +204,15 @@ class _Recorder:
         return self.backbone.cached_text(text, negative)
 
     def predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:
-        with self._recording(self.words):
+        with self._recording(self.words, self.real):
             return self.backbone.predict(latents, times, text)
 
     def predict_guided(
         self, latents: Tensor, time: Tensor, text: TextStates, negative: TextStates, guidance: float
     ) -> Tensor:
         # The negative half comes first, and none of its words is asked for.
-        with self._recording(torch.cat([torch.zeros_like(self.words), self.words])):
+        words = torch.cat([torch.zeros_like(self.words), self.words])
+        with self._recording(words, None if self.real is None else self.real.repeat(2, 1)):
             return self.backbone.predict_guided(latents, time, text, negative, guidance)
 
     def average(self) -> Tensor:
@@ -221,8 +225,8 @@ class _Recorder:
         return torch.stack(fine).mean(dim=0) / self._steps
 
     @contextmanager
-    def _recording(self, words: Tensor) -> Iterator[None]:
-        with watch(self.backbone.denoiser, self.sites, words) as tape:
+    def _recording(self, words: Tensor, real: Tensor | None) -> Iterator[None]:
+        with watch(self.backbone.denoiser, self.sites, words, real) as tape:
             yield
             maps = [found[-len(self.words) :] for found in tape.maps().values()]
         self._sums = [a + b for a, b in zip(self._sums, maps, strict=True)] if self._sums else maps

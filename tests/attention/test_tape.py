@@ -259,7 +259,6 @@ def test_sites_that_are_none_are_refused_at_once(scene: Scene) -> None:
     for wrong, message in (
         (replace(site, path="down_blocks.9.attn2"), "no attention module 'down_blocks.9.attn2'"),
         (replace(site, path="conv_in"), "no attention module 'conv_in'"),
-        (replace(site, kind="joint"), "text and video jointly"),
     ):
         with (
             pytest.raises(AttentionError, match=message),

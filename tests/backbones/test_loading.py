@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from customvideo import tables
-from customvideo.backbones import unet3d, unet3d_files
+from customvideo.backbones import folder as folders
+from customvideo.backbones import unet3d
 from customvideo.backbones.base import BACKBONES, load_backbone
+from customvideo.backbones.folder import fingerprint
 from customvideo.backbones.unet3d import UNet3D, load_folder
-from customvideo.backbones.unet3d_files import fingerprint
 from customvideo.errors import BackboneError
 from tests.tiny import build_tiny_zeroscope
 
@@ -56,7 +57,7 @@ def test_the_hub_client_is_quiet_when_our_own_words_follow(
         logging.getLogger("diffusers.pipelines.pipeline_utils").warning("Couldn't connect")
         raise ConnectionError(f"no way to {name}")
 
-    monkeypatch.setattr(unet3d_files.DiffusionPipeline, "download", refuse)
+    monkeypatch.setattr(folders.DiffusionPipeline, "download", refuse)
     monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
     with pytest.raises(BackboneError):
         load_backbone("some/model")
@@ -73,7 +74,7 @@ def test_the_hub_out_of_reach_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -
     def refuse(name: str) -> str:
         raise ConnectionError(f"no way to {name}")
 
-    monkeypatch.setattr(unet3d_files.DiffusionPipeline, "download", refuse)
+    monkeypatch.setattr(folders.DiffusionPipeline, "download", refuse)
     with pytest.raises(BackboneError, match=r"'some/model'.*the connection, or"):
         load_backbone("some/model")
 
@@ -210,10 +211,10 @@ def test_fingerprint_sees_other_weights_and_another_schedule(
 
 def test_fingerprint_sees_training(tiny_zeroscope: Path) -> None:
     backbone = load_folder(tiny_zeroscope, device="cpu")
-    before = fingerprint(tiny_zeroscope, {"unet": backbone.denoiser})
+    before = fingerprint(tiny_zeroscope, {"unet": backbone.denoiser}, ["unet/config.json"])
     for parameter in backbone.denoiser.parameters():
         parameter.data += 0.002 * torch.randn(parameter.shape)
-    assert fingerprint(tiny_zeroscope, {"unet": backbone.denoiser}) != before
+    assert fingerprint(tiny_zeroscope, {"unet": backbone.denoiser}, ["unet/config.json"]) != before
 
 
 def test_outside_packages_add_rows(tiny_zeroscope: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,8 @@ def draw_latents(rows: int = 1, frames: int = 3) -> Tensor:
 
 def run_stock(stock: Any, solver: str, **options: Any) -> Tensor:
     """The pipeline's frames (row, frame, 3, height, width) in [0, 1]."""
-    stock.scheduler = SOLVERS[solver].from_config(stock.scheduler.config)
+    if solver != "native":
+        stock.scheduler = SOLVERS[solver].from_config(stock.scheduler.config)
     frames: Tensor = stock(height=64, width=96, num_frames=3, output_type="pt", **options).frames
     return frames
 
@@ -35,7 +36,7 @@ def to_unit(pixels: Tensor) -> Tensor:
     return (pixels / 2 + 0.5).clamp(0, 1)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ["native", "ddim", "dpmsolver++", "unipc"])
 def test_equals_the_stock_pipeline(backbone: UNet3D, stock: Any, solver: str) -> None:
     expected = run_stock(
         stock, solver, prompt=PROMPTS, latents=draw_latents(2), num_inference_steps=5
@@ -73,7 +74,7 @@ def test_equals_the_stock_pipeline_without_guidance(backbone: UNet3D, stock: Any
     assert (to_unit(backbone.decode_frames(latents)) - expected).abs().max() <= 1e-4
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ["native", "ddim", "dpmsolver++", "unipc"])
 def test_equals_the_stock_pipeline_predicting_velocity(tmp_path: Path, solver: str) -> None:
     from diffusers import TextToVideoSDPipeline
 

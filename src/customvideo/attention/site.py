@@ -38,6 +38,7 @@ class AttentionSite:
         value: path of the linear module that makes the text values.
         norm: path of the norm whose input is the residual stream that the attention's output is
             added to; "" if the model has no such module.
+        text_first: whether, of a joint attention's positions, those of the text come first.
     """
 
     path: str
@@ -47,6 +48,7 @@ class AttentionSite:
     key: str
     value: str
     norm: str = ""
+    text_first: bool = True
 
     @property
     def cells(self) -> int:

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from customvideo.backbones.folder import placed
 from customvideo.backbones.pipelines import Lent, PipelineKind, as_bytes, fitted
-from customvideo.backbones.unet3d_files import placed
 from customvideo.errors import ConfigError
 from customvideo.quiet import without_warnings
 from customvideo.tables import all_rows, import_target

@@ -22,7 +22,7 @@ from customvideo.tables import all_rows, import_target
 
 if TYPE_CHECKING:
     from customvideo.attention.site import AttentionSite
-    from customvideo.backbones.noise import Ddpm
+    from customvideo.backbones.noise import Noise
 
 __all__ = [
     "BACKBONES",
@@ -67,10 +67,18 @@ class TextTable:
 
 @dataclass(frozen=True, eq=False)
 class TextStates:
-    """Encoded prompts: `states` (row, token, dim) and the `ids` (row, token) they came from."""
+    """Encoded prompts: `states` (row, token, dim) and the `ids` (row, token) they came from.
+
+    Attributes:
+        real: bool (row, token), False where there is only padding; None where the model was taught
+            to read its padding like text, as CLIP's readers are.
+        pooled: (row, dim), for models that are told the whole prompt in one vector, too.
+    """
 
     states: Tensor
     ids: Tensor
+    real: Tensor | None = None
+    pooled: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -103,7 +111,7 @@ class Backbone(Protocol):
     def denoiser(self) -> nn.Module: ...
 
     @property
-    def noise(self) -> Ddpm: ...
+    def noise(self) -> Noise: ...
 
     @property
     def device(self) -> torch.device: ...

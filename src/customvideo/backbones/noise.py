@@ -1,13 +1,15 @@
-"""The discrete diffusion a denoiser was trained under: how data is noised and what is predicted.
+"""The noise process a denoiser was trained under: how data is noised and what is predicted.
 
-Notation of Ho et al. 2020 (DDPM): z_t = sqrt(a_t) z + sqrt(1 - a_t) e, with a_t the cumulative
-product `alphas_cumprod[t]`. It is NOT a solver: taking noise away is `sampling.py`.
+`Ddpm` is discrete diffusion in the notation of Ho et al. 2020: z_t = sqrt(a_t) z + sqrt(1 - a_t) e,
+with a_t the cumulative product `alphas_cumprod[t]`. `Flow` is rectified flow (Liu et al. 2022;
+Esser et al. 2024): z_s = (1 - s) z + s e, with s in [0, 1]. Neither is a solver: taking noise away
+is `sampling.py`, which asks here how a solver is to be scheduled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from diffusers import DDIMScheduler
@@ -15,9 +17,48 @@ from torch import Tensor
 
 from customvideo.errors import BackboneError
 
-__all__ = ["PREDICTION_TYPES", "Ddpm"]
+__all__ = ["PREDICTION_TYPES", "Ddpm", "Flow", "Noise"]
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
+
+class Noise(Protocol):
+    """What training and sampling ask of a noise process.
+
+    Times are whatever the denoiser is told (row,), integers or not; latents are (row, channel,
+    frame, height, width).
+    """
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of the scheduler that came with the model."""
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        """The keys of `customvideo.backbones.sampling.SOLVERS` that can undo it, the model's own
+        first."""
+
+    @property
+    def last(self) -> Tensor:
+        """The time () of the most noise."""
+
+    def draw_times(self, rows: int, generator: torch.Generator | None = None) -> Tensor:
+        """Random times (row,) as in the model's own training, on the generator's device."""
+
+    def spread_times(self, count: int) -> Tensor:
+        """`count` times that cover all of the process evenly."""
+
+    def mix(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """`latents` noised to `times`."""
+
+    def target(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """What the denoiser should answer to `mix(latents, noise, times)`."""
+
+    def weight(self, times: Tensor) -> Tensor:
+        """Loss weight (row,) of the squared error at `times`."""
+
+    def schedule(self, solver: Any, steps: int, latents: Tensor) -> None:
+        """Tell a diffusers scheduler which times to visit for `latents` of this size."""
 
 
 class Ddpm:
@@ -42,13 +83,21 @@ class Ddpm:
         self.min_snr_gamma = min_snr_gamma
 
     @property
-    def num_times(self) -> int:
-        return len(self.alphas_cumprod)
+    def solvers(self) -> tuple[str, ...]:
+        return ("native", "ddim", "dpmsolver++", "unipc")
+
+    @property
+    def last(self) -> Tensor:
+        return torch.tensor(len(self.alphas_cumprod) - 1)
 
     def draw_times(self, rows: int, generator: torch.Generator | None = None) -> Tensor:
         """Uniform times (row,), on the generator's device."""
         device = generator.device if generator is not None else torch.device("cpu")
-        return torch.randint(self.num_times, (rows,), generator=generator, device=device)
+        count = len(self.alphas_cumprod)
+        return torch.randint(count, (rows,), generator=generator, device=device)
+
+    def spread_times(self, count: int) -> Tensor:
+        return ((torch.arange(count) + 0.5) / count * len(self.alphas_cumprod)).long()
 
     def mix(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         """z_t: `latents` noised to `times` (DDPM eq. 4)."""
@@ -77,12 +126,83 @@ class Ddpm:
         denominator = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
         return snr.clamp(max=self.min_snr_gamma) / denominator[self.prediction_type]
 
+    def schedule(self, solver: Any, steps: int, latents: Tensor) -> None:
+        solver.set_timesteps(steps, device=latents.device)
+
     def _scales(self, times: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         alphas = self.alphas_cumprod.to(like.device)[times.to(like.device)]
         # Roots are taken in float32: near the ends 1 - a is below what half precision resolves.
         shape = (-1,) + (1,) * (like.dim() - 1)
         signal, spread = alphas.sqrt(), (1 - alphas).sqrt()
         return signal.view(shape).to(like.dtype), spread.view(shape).to(like.dtype)
+
+
+class Flow:
+    """Rectified flow between data (s = 0) and noise (s = 1); the denoiser answers e - z.
+
+    The denoiser is told s * `num_train_timesteps`, which is what times are here, as float32.
+    Training draws s from a logit-normal, shifted as the model's schedule is (Esser et al. 2024,
+    section 3.1 and eq. 23): s <- k s / (1 + (k - 1) s).
+
+    Args:
+        config: of the scheduler that came with the model; `flow_shift` or `shift` in it is k.
+        shift: k, where the config does not say it.
+        times: how a solver is scheduled, if not by a number of steps alone: called with the
+            solver, the number of steps and the latents.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        shift: float | None = None,
+        times: Callable[[Any, int, Tensor], None] | None = None,
+    ) -> None:
+        self.config: dict[str, Any] = dict(config)
+        said = self.config.get("flow_shift", self.config.get("shift", 1.0))
+        self.shift = float(said if shift is None else shift)
+        self._count = int(self.config.get("num_train_timesteps", 1000))
+        self._times = times
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        return ("native", "euler", "unipc", "dpmsolver++")
+
+    @property
+    def last(self) -> Tensor:
+        return torch.tensor(float(self._count))
+
+    def draw_times(self, rows: int, generator: torch.Generator | None = None) -> Tensor:
+        device = generator.device if generator is not None else torch.device("cpu")
+        drawn = torch.randn(rows, generator=generator, device=device).sigmoid()
+        return self._shifted(drawn) * self._count
+
+    def spread_times(self, count: int) -> Tensor:
+        """Quantiles of what training draws."""
+        evenly = (torch.arange(count) + 0.5) / count
+        return self._shifted(torch.special.ndtri(evenly).sigmoid()) * self._count
+
+    def mix(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        level = self._level(times, latents)
+        return (1 - level) * latents + level * noise
+
+    def target(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        return noise - latents
+
+    def weight(self, times: Tensor) -> Tensor:
+        return torch.ones(times.shape, device=times.device)
+
+    def schedule(self, solver: Any, steps: int, latents: Tensor) -> None:
+        if self._times is not None:
+            self._times(solver, steps, latents)
+        else:
+            solver.set_timesteps(steps, device=latents.device)
+
+    def _shifted(self, level: Tensor) -> Tensor:
+        return self.shift * level / (1 + (self.shift - 1) * level)
+
+    def _level(self, times: Tensor, like: Tensor) -> Tensor:
+        level = times.to(like.device, torch.float32) / self._count
+        return level.view((-1,) + (1,) * (like.dim() - 1)).to(like.dtype)
 
 
 def _alphas_cumprod(config: Mapping[str, Any]) -> Tensor:

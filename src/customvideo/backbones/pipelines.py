@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from safetensors import SafetensorError
 
-from customvideo.backbones.unet3d_files import Card, digest_weights, readme_licence
+from customvideo.backbones.folder import Card, digest_weights, readme_licence
 from customvideo.errors import ConfigError
 from customvideo.quiet import without_bars, without_warnings
 from customvideo.settings import suggest

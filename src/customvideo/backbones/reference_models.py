@@ -21,8 +21,8 @@ from diffusers import WanVACEPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
+from customvideo.backbones.folder import placed
 from customvideo.backbones.pipelines import Lent, PipelineKind, as_bytes
-from customvideo.backbones.unet3d_files import placed
 
 __all__ = ["VACE", "Ask", "Filming", "ReferenceModel", "check_reference_model", "load_vace"]
 

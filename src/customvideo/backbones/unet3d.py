@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from customvideo.attention.site import AttentionSite
 from customvideo.backbones.base import LayerGroup, TextStates, TextTable
+from customvideo.backbones.folder import Card, fetch
 from customvideo.backbones.noise import Ddpm
-from customvideo.backbones.unet3d_files import Card, Parts, fetch, read_parts
+from customvideo.backbones.unet3d_files import Parts, read_parts, usual_card
 from customvideo.backbones.unet3d_forward import Passage, forward, prepare
 from customvideo.errors import BackboneError, ConfigError
 
@@ -318,7 +319,7 @@ def load_folder(
     """
     place = Path(folder).expanduser()
     parts = read_parts(place, device, dtype)
-    return UNet3D(parts, card if card is not None else Card.read(place, parts))
+    return UNet3D(parts, card if card is not None else Card.read(place, usual_card(parts)))
 
 
 def load_hub(name: str, device: str = "auto", dtype: str = "auto") -> UNet3D:
@@ -327,8 +328,9 @@ def load_hub(name: str, device: str = "auto", dtype: str = "auto") -> UNet3D:
     Raises:
         BackboneError: it can neither be fetched nor found in the cache, or is another kind.
     """
-    parts = read_parts(fetch(name), device, dtype)
-    return UNet3D(parts, Card.of_hub(name, parts))
+    place = fetch(name)
+    parts = read_parts(place, device, dtype)
+    return UNet3D(parts, Card.of_hub(name, place, usual_card(parts)))
 
 
 def load_zeroscope(device: str = "auto", dtype: str = "auto") -> UNet3D:

@@ -89,7 +89,7 @@ class Batch:
     Attributes:
         latents: clean latents (row, channel, frame, height, width).
         noise: Gaussian noise, shaped like `latents`.
-        times: diffusion times (row,), int64.
+        times: diffusion times (row,), as `Backbone.noise` counts them.
         texts: one text a row, as the text encoder reads it (`Prompt.encoded`).
         words: where the learned words stand in the encoded texts (row, word, token): 1/n at each
             of a word's n positions, 0 elsewhere; all zero in prior rows.
@@ -101,6 +101,8 @@ class Batch:
         extra: the examples' own arrays by name, (row, …) float32; zero in prior rows, and empty
             in a batch of prior rows alone.
         stage: name of the stage that the batch trains; "" for a method without stages.
+        real: bool (row, token), which tokens of the encoded texts are no padding; None if all count
+            (`TextStates.real`).
     """
 
     latents: torch.Tensor
@@ -113,6 +115,7 @@ class Batch:
     prior: torch.Tensor
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
     stage: str = ""
+    real: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.texts)

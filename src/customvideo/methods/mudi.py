@@ -134,7 +134,7 @@ class MuDI(DreamBoothLora):
         cells = functional.interpolate(
             torch.from_numpy(mask)[None, None], size=tuple(latents.shape[-2:]), mode="area"
         )
-        last = torch.tensor([backbone.noise.num_times - 1], device=latents.device)
+        last = backbone.noise.last[None].to(latents.device)
         mean = backbone.noise.mix(latents, torch.zeros_like(latents), last)
         # Between the cut-outs the noise is left alone, or every ground would tend to be plain.
         return self.config.shift * mean * cells[:, :, None].to(latents.device)

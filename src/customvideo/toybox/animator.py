@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from customvideo.backbones.animators import Animator, picture_processor, video_pipeline
-from customvideo.backbones.unet3d_files import Card
+from customvideo.backbones.folder import Card
 from customvideo.errors import ConfigError
 from customvideo.quiet import without_bars
 from customvideo.toybox.models import FPS

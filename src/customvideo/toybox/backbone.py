@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from customvideo.backbones.folder import Card
 from customvideo.backbones.unet3d import UNet3D, load_folder
-from customvideo.backbones.unet3d_files import Card
 from customvideo.errors import BackboneError
 from customvideo.toybox.models import FPS, FRAMES, SIZE
 

@@ -174,28 +174,32 @@ class WordFinder:
     def __init__(self, backbone: Backbone, adapter: Adapter) -> None:
         self._backbone = backbone
         self._adapter = adapter
-        self._known: dict[str, Tensor] = {}
+        self._known: dict[str, tuple[Tensor, Tensor | None]] = {}
 
-    def __call__(self, scenes: Sequence[EncodedScene]) -> Tensor:
-        """Weights (row, word, token): 1/n at a word's n positions, 0 elsewhere.
+    def __call__(self, scenes: Sequence[EncodedScene]) -> tuple[Tensor, Tensor | None]:
+        """Weights (row, word, token): 1/n at a word's n positions, 0 elsewhere; and which tokens
+        (row, token) are no padding, or None if all count.
 
         Raises:
             PromptError: a text lost one of its words, because it is longer than the text encoder
                 reads.
         """
-        return torch.stack([self._find(scene) for scene in scenes])
+        found = [self._find(scene) for scene in scenes]
+        real = [one for _, one in found if one is not None]
+        return torch.stack([weights for weights, _ in found]), torch.stack(real) if real else None
 
-    def _find(self, scene: EncodedScene) -> Tensor:
+    def _find(self, scene: EncodedScene) -> tuple[Tensor, Tensor | None]:
         if scene.text not in self._known:
             with torch.no_grad():
-                ids = self._backbone.encode_prompt([scene.text]).ids
-            weights = self._adapter.tokens.select(ids)[0].float().cpu()
+                text = self._backbone.encode_prompt([scene.text])
+            weights = self._adapter.tokens.select(text.ids)[0].float().cpu()
+            real = None if text.real is None else text.real[0].cpu()
             if bool((scene.present & (weights.sum(dim=-1) < 1 - 1e-4)).any()):
                 raise PromptError(
                     f"The training prompt '{scene.text}' is too long for the text encoder of "
                     f"'{self._backbone.name}'; use fewer subjects or fewer vectors a word."
                 )
-            self._known[scene.text] = weights
+            self._known[scene.text] = weights, real
         return self._known[scene.text]
 
 
@@ -259,8 +263,7 @@ class Batches:
             self._row(scene, _row_rng(self._config.seed, _HELD_OUT, count, index), prior=False)
             for index, scene in enumerate(workshop.make_many(_HELD_OUT, count))
         ]
-        spread = (torch.arange(count) + 0.5) / count * self._noise.num_times
-        return replace(self._batch(rows), times=spread.long())
+        return replace(self._batch(rows), times=self._noise.spread_times(count))
 
     def _instance_row(self, step: int, row: int) -> _Row:
         rng = _row_rng(self._config.seed, _ROWS, step, row)
@@ -289,16 +292,18 @@ class Batches:
 
     def _batch(self, rows: Sequence[_Row]) -> Batch:
         scenes = [row.scene for row in rows]
+        words, real = self._words(scenes)
         return Batch(
             latents=torch.stack([scene.latents for scene in scenes]),
             noise=torch.stack([row.noise for row in rows]),
             times=torch.cat([row.time for row in rows]),
             texts=tuple(scene.text for scene in scenes),
-            words=self._words(scenes),
+            words=words,
             masks=torch.stack([scene.masks for scene in scenes]),
             present=torch.stack([scene.present for scene in scenes]),
             prior=torch.tensor([row.prior for row in rows]),
             extra=_stacked([scene.extra for scene in scenes]),
+            real=real,
         )
 
 

@@ -168,7 +168,8 @@ class Session:
             return
         method = self.task.method
         columns = method.columns(batch) if isinstance(method, Columned) else batch.words
-        with watch(self.task.backbone.denoiser, self.task.sites, columns) as tape:
+        backbone, sites = self.task.backbone, self.task.sites
+        with watch(backbone.denoiser, sites, columns, batch.real) as tape:
             yield tape
 
     def _check(self, step: int, stage: Stage, parts: dict[str, float]) -> None:

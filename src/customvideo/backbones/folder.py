@@ -1,0 +1,212 @@
+"""A model's folder as diffusers saves it: what it says of itself, whose it is, and where it goes.
+
+What every family of models has in common; the pieces themselves are the families' own business.
+Every way in which a folder or a hub id can be wrong ends in one sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from customvideo.errors import BackboneError
+from customvideo.quiet import without_warnings
+
+__all__ = [
+    "Card",
+    "digest_weights",
+    "fetch",
+    "fingerprint",
+    "has",
+    "loading_failed",
+    "placed",
+    "read_json",
+    "readme_licence",
+]
+
+_log = logging.getLogger(__name__)
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_SAMPLES = 256
+"""Values looked at per weight tensor for the fingerprint."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What weights do not say: name, licence, clip defaults and vocabulary.
+
+    A folder can carry it as `customvideo.json` with the same keys, all optional; `nouns.json`, a
+    plain list, does for `known_nouns` alone. `size` is (height, width) in pixels.
+    """
+
+    name: str
+    licence: str | None = None
+    fps: float = 8.0
+    frames: int = 16
+    size: tuple[int, int] = (256, 256)
+    known_nouns: frozenset[str] = frozenset()
+    known_words: frozenset[str] | None = None
+    shipped_prior: Path | None = None
+
+    @classmethod
+    def read(cls, folder: Path, usual: Card) -> Card:
+        """The folder's own card, completed from its README and from what is `usual` for its kind
+        of model."""
+        given = read_json(folder / "customvideo.json") if has(folder, "customvideo.json") else {}
+        nouns = read_json(folder / "nouns.json") if has(folder, "nouns.json") else []
+        words = given.get("known_words")
+        return cls(
+            name=given.get("name", folder.resolve().name),
+            licence=given.get("licence", readme_licence(folder)),
+            fps=float(given.get("fps", usual.fps)),
+            frames=int(given.get("frames", usual.frames)),
+            size=_pair(given.get("size")) or usual.size,
+            known_nouns=frozenset(given.get("known_nouns", nouns)),
+            known_words=None if words is None else frozenset(words),
+        )
+
+    @classmethod
+    def of_hub(cls, name: str, folder: Path, usual: Card) -> Card:
+        """The card of a model on the hub, in `folder` now: one of the few we know, or its own."""
+        return _HUB_CARDS.get(name) or replace(cls.read(folder, usual), name=name)
+
+    def announce(self) -> None:
+        """Log one line on the licence, as a warning where it forbids commercial use.
+
+        The command line shows either.
+        """
+        restricted = "-nc" in (self.licence or "")
+        terms = ", which excludes commercial use" if restricted else ""
+        licence = self.licence or "not stated"
+        level = logging.WARNING if restricted else logging.INFO
+        _log.log(level, "The licence of %s's weights is %s%s.", self.name, licence, terms)
+
+
+_HUB_CARDS = {
+    card.name: card
+    for card in (
+        Card("cerspense/zeroscope_v2_576w", "cc-by-nc-4.0", 8.0, 24, (320, 576)),
+        Card("cerspense/zeroscope_v2_XL", "cc-by-nc-4.0", 8.0, 24, (576, 1024)),
+        Card("ali-vilab/text-to-video-ms-1.7b", "cc-by-nc-4.0", 8.0, 16, (256, 256)),
+        Card("damo-vilab/text-to-video-ms-1.7b", "cc-by-nc-4.0", 8.0, 16, (256, 256)),
+    )
+}
+
+
+def fetch(name: str) -> Path:
+    """The local folder of the model with hub id `name`, downloaded unless it is in the cache.
+
+    Raises:
+        BackboneError: the hub cannot be reached, or has no such model.
+    """
+    try:
+        with without_warnings("diffusers", "huggingface_hub"):
+            return Path(DiffusionPipeline.download(name))
+    except Exception as error:  # the hub client's network errors share no base class
+        raise BackboneError(
+            f"Backbone '{name}' is no folder here and could not be fetched from the Hugging Face "
+            "hub: check the name and the connection, or download it elsewhere and give its folder."
+        ) from error
+
+
+def fingerprint(folder: Path, modules: Mapping[str, nn.Module], configs: Iterable[str]) -> str:
+    """sha256 hex of the folder's `configs`, paths inside it, and of the modules' weights."""
+    read = [_essential(read_json(folder / piece)) for piece in configs]
+    return digest_weights(modules, *(json.dumps(one, sort_keys=True) for one in read))
+
+
+def digest_weights(modules: Mapping[str, nn.Module], *first: str) -> str:
+    """sha256 hex of the modules' weights, after the texts `first`.
+
+    Of each weight it takes name, shape and the *signs* of some evenly spaced values: cheap, the
+    same for a float32, bfloat16 and float16 copy, and changed by any training that moves weights
+    past zero, which among so many some always are.
+    """
+    digest = hashlib.sha256("".join(first).encode())
+    for prefix, module in modules.items():
+        for name, weight in module.state_dict().items():
+            digest.update(f"{prefix}.{name}{tuple(weight.shape)}".encode())
+            values = weight.detach().flatten()
+            digest.update(torch.signbit(values[:: _stride(len(values))]).cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _stride(count: int) -> int:
+    return max(1, count // _SAMPLES)
+
+
+def _essential(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without what a mere copy changes: versions, paths, storage type."""
+    volatile = {"dtype", "torch_dtype", "transformers_version", "architectures"}
+    return {
+        key: value
+        for key, value in config.items()
+        if not key.startswith("_") and key not in volatile
+    }
+
+
+def placed(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+    """Where and in which type weights go; "auto" is the best there is.
+
+    Raises:
+        BackboneError: there is no such device or type.
+    """
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        where = torch.device(automatic if device == "auto" else device)
+    except RuntimeError as error:
+        raise BackboneError(
+            f"Unknown device '{device}': choose auto, cpu, cuda or cuda:<number>."
+        ) from error
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise BackboneError(f"Device '{device}' is not available here: choose cpu or auto.")
+    if dtype == "auto":
+        half = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp16"
+        dtype = half if where.type == "cuda" else "fp32"
+    if dtype not in _DTYPES:
+        raise BackboneError(f"Unknown dtype '{dtype}': choose one of auto, {', '.join(_DTYPES)}.")
+    return where, _DTYPES[dtype]
+
+
+def loading_failed(folder: Path, error: Exception) -> BackboneError:
+    """The error for a folder whose pieces are all there but cannot be loaded."""
+    reason = str(error).strip().split("\n")[0].rstrip(".")
+    return BackboneError(
+        f"Backbone folder '{folder}' cannot be loaded ({reason}): fetch a complete copy."
+    )
+
+
+def has(folder: Path, piece: str) -> bool:
+    return (folder / piece).is_file()
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackboneError(
+            f"'{path}' cannot be read as JSON: fetch a complete copy of the folder."
+        ) from error
+
+
+def readme_licence(folder: Path) -> str | None:
+    """The licence a model card states in its front matter."""
+    if not has(folder, "README.md"):
+        return None
+    text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+    found = re.match(r"---\n(?:.*\n)*?license:\s*(\S+)", text)
+    return found[1] if found else None
+
+
+def _pair(size: Any) -> tuple[int, int] | None:
+    return None if size is None else (int(size[0]), int(size[1]))
