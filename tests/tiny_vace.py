@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tests.tiny import WORDS
+from tests.tiny_t5 import tiny_t5_tokenizer
 
 
 def build_tiny_vace(folder: Path, seed: int = 0) -> Path:
@@ -27,7 +28,7 @@ def build_tiny_vace(folder: Path, seed: int = 0) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         pipeline = WanVACEPipeline(
-            tokenizer=_tokenizer(),
+            tokenizer=tiny_t5_tokenizer(),
             text_encoder=UMT5EncoderModel(encoder),
             vae=AutoencoderKLWan(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1),
             scheduler=UniPCMultistepScheduler(
@@ -59,18 +60,3 @@ def _crossings(pipeline: Any) -> list[torch.nn.Module]:
     texts = [block.attn2.to_out[0] for block in blocks]
     others = [layer for block in blocks for layer in (block.attn1.to_v, block.attn1.to_out[0])]
     return [*texts, *others, *(block.proj_out for block in network.vace_blocks)]
-
-
-def _tokenizer() -> Any:
-    """One token a word, and one for all that are not known."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {word: index for index, word in enumerate(("<pad>", "</s>", "<unk>", *WORDS))}
-    whole = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    whole.pre_tokenizer = pre_tokenizers.Whitespace()
-    end = ("</s>", vocabulary["</s>"])
-    whole.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[end])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=whole, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )

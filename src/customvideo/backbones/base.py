@@ -38,12 +38,20 @@ BACKBONES: dict[str, str] = {
     "toybox": "customvideo.toybox.backbone:load",
     "zeroscope": "customvideo.backbones.unet3d:load_zeroscope",
     "modelscope": "customvideo.backbones.unet3d:load_modelscope",
+    "animatediff": "customvideo.backbones.animatediff:load_animatediff",
+    "wan-1.3b": "customvideo.backbones.wan:load_wan_small",
+    "wan-14b": "customvideo.backbones.wan:load_wan_large",
+    "wan2.2-5b": "customvideo.backbones.wan:load_wan22_small",
+    "wan2.2-14b": "customvideo.backbones.wan:load_wan22_large",
+    "ltx": "customvideo.backbones.ltx:load_ltx",
+    "cogvideox-2b": "customvideo.backbones.cogvideox:load_small",
+    "cogvideox-5b": "customvideo.backbones.cogvideox:load_large",
+    "hunyuan": "customvideo.backbones.hunyuan:load_hunyuan",
 }
 """Name -> "module:factory"; a factory takes (device, dtype) strings and returns a `Backbone`."""
 
 _ENTRY_POINTS = "customvideo.backbones"
-_FOLDER_FACTORY = "customvideo.backbones.unet3d:load_folder"
-_HUB_FACTORY = "customvideo.backbones.unet3d:load_hub"
+_FACTORY = "customvideo.backbones.folder:load"
 
 
 LayerGroup = Literal[
@@ -195,9 +203,9 @@ def load_backbone(name: str | Path, device: str = "auto", dtype: str = "auto") -
     if text in rows:
         backbone: Backbone = import_target(rows[text])(device=device, dtype=dtype)
         return backbone
-    is_folder = Path(text).expanduser().is_dir()
-    factory = import_target(_FOLDER_FACTORY if is_folder else _hub(text, rows))
-    loaded: Backbone = factory(text, device=device, dtype=dtype)
+    if not Path(text).expanduser().is_dir():
+        _check_hub(text, rows)
+    loaded: Backbone = import_target(_FACTORY)(text, device=device, dtype=dtype)
     return loaded
 
 
@@ -206,8 +214,8 @@ def backbone_rows() -> dict[str, str]:
     return all_rows(BACKBONES, _ENTRY_POINTS)
 
 
-def _hub(text: str, rows: Mapping[str, str]) -> str:
-    """The hub loader, if `text` can be a hub id at all."""
+def _check_hub(text: str, rows: Mapping[str, str]) -> None:
+    """Refuse what cannot be a hub id at all."""
     if text.startswith((".", "~", "/", "\\")) or text.count("/") > 1 or Path(text).exists():
         raise BackboneError(
             f"No backbone folder '{text}': give a folder with a model_index.json, "
@@ -218,4 +226,3 @@ def _hub(text: str, rows: Mapping[str, str]) -> str:
             f"There is no backbone '{text}'{suggest(text, sorted(rows))} A diffusers folder will "
             "do, too, or a hub id such as 'cerspense/zeroscope_v2_576w'."
         )
-    return _HUB_FACTORY

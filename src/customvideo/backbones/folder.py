@@ -21,13 +21,16 @@ from torch import nn
 
 from customvideo.errors import BackboneError
 from customvideo.quiet import without_warnings
+from customvideo.tables import import_target
 
 __all__ = [
+    "FAMILIES",
     "Card",
     "digest_weights",
     "fetch",
     "fingerprint",
     "has",
+    "load",
     "loading_failed",
     "placed",
     "read_json",
@@ -35,6 +38,17 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+
+FAMILIES: dict[str, str] = {
+    "TextToVideoSDPipeline": "customvideo.backbones.unet3d:load",
+    "AnimateDiffPipeline": "customvideo.backbones.animatediff:load",
+    "WanPipeline": "customvideo.backbones.wan:load",
+    "LTXPipeline": "customvideo.backbones.ltx:load",
+    "CogVideoXPipeline": "customvideo.backbones.cogvideox:load",
+    "HunyuanVideoPipeline": "customvideo.backbones.hunyuan:load",
+}
+"""Class of a stock pipeline -> who loads its folders: a function of a folder or hub id, a device
+and a dtype."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SAMPLES = 256
@@ -99,8 +113,34 @@ _HUB_CARDS = {
         Card("cerspense/zeroscope_v2_XL", "cc-by-nc-4.0", 8.0, 24, (576, 1024)),
         Card("ali-vilab/text-to-video-ms-1.7b", "cc-by-nc-4.0", 8.0, 16, (256, 256)),
         Card("damo-vilab/text-to-video-ms-1.7b", "cc-by-nc-4.0", 8.0, 16, (256, 256)),
+        Card("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "apache-2.0", 16.0, 81, (480, 832)),
+        Card("Wan-AI/Wan2.1-T2V-14B-Diffusers", "apache-2.0", 16.0, 81, (480, 832)),
+        Card("Wan-AI/Wan2.2-TI2V-5B-Diffusers", "apache-2.0", 24.0, 121, (704, 1280)),
+        Card("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "apache-2.0", 16.0, 81, (480, 832)),
     )
 }
+
+
+def load(name: str, device: str = "auto", dtype: str = "auto") -> Any:
+    """The backbone in a folder, or with a hub id, of whichever family it is.
+
+    Raises:
+        BackboneError: it is of no known family, incomplete, or cannot be fetched.
+    """
+    local = Path(name).expanduser()
+    folder = local if local.is_dir() else fetch(name)
+    if not has(folder, "model_index.json"):
+        raise BackboneError(
+            f"Backbone folder '{folder}' lacks the list of parts (model_index.json): give a "
+            "complete diffusers folder, as a pipeline's save_pretrained writes it."
+        )
+    kind = read_json(folder / "model_index.json").get("_class_name")
+    if kind not in FAMILIES:
+        raise BackboneError(
+            f"Backbone folder '{folder}' holds a {kind}, which is no model customvideo can use: "
+            f"give one of {', '.join(FAMILIES)}."
+        )
+    return import_target(FAMILIES[kind])(name, device=device, dtype=dtype)
 
 
 def fetch(name: str) -> Path:

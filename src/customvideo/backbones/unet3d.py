@@ -27,6 +27,7 @@ from customvideo.errors import BackboneError, ConfigError
 __all__ = [
     "SINGLE_FRAME_MODES",
     "UNet3D",
+    "load",
     "load_folder",
     "load_hub",
     "load_modelscope",
@@ -320,6 +321,12 @@ def load_folder(
     place = Path(folder).expanduser()
     parts = read_parts(place, device, dtype)
     return UNet3D(parts, card if card is not None else Card.read(place, usual_card(parts)))
+
+
+def load(name: str, device: str = "auto", dtype: str = "auto") -> UNet3D:
+    """Load a folder, or a model by its hub id; raises as `load_folder` and `load_hub`."""
+    way = load_folder if Path(name).expanduser().is_dir() else load_hub
+    return way(name, device, dtype)
 
 
 def load_hub(name: str, device: str = "auto", dtype: str = "auto") -> UNet3D:

@@ -1,0 +1,300 @@
+"""What text-to-video models with a diffusion transformer have in common.
+
+Their pipelines are stock diffusers classes, loaded whole; a family's own file says how texts are
+read, how latents are counted and where text attention sits. It is NOT a pipeline: drawing is
+`sampling.py`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from customvideo.attention.site import AttentionSite
+from customvideo.backbones.base import LayerGroup, TextStates, TextTable
+from customvideo.backbones.folder import (
+    Card,
+    fetch,
+    fingerprint,
+    has,
+    loading_failed,
+    placed,
+    read_json,
+)
+from customvideo.backbones.noise import Noise
+from customvideo.errors import BackboneError
+from customvideo.quiet import without_bars, without_warnings
+
+__all__ = ["Loaded", "Transformer", "joined", "load_pipeline", "weighted"]
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A stock pipeline, and what its folder says of it."""
+
+    pipeline: Any
+    card: Card
+    fingerprint: str
+    scheduler_config: dict[str, Any]
+
+
+class Transformer:
+    """A frozen diffusion transformer; see `Backbone` for what its methods promise.
+
+    A family says below what differs: the noise process, how prompts are encoded, the shape of
+    latents, one call of the network, and its sites. `checkpointed` recomputes activations in the
+    backward pass.
+    """
+
+    family: ClassVar[str]
+    encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
+    """The pipeline's attributes that read text, the one that learns words first."""
+
+    def __init__(self, loaded: Loaded, device: torch.device) -> None:
+        card = loaded.card
+        card.announce()
+        self.name, self.licence, self.fps, self.frames = (
+            card.name,
+            card.licence,
+            card.fps,
+            card.frames,
+        )
+        self.size, self.known_nouns, self.known_words = (
+            card.size,
+            card.known_nouns,
+            card.known_words,
+        )
+        self.shipped_prior: Path | None = card.shipped_prior
+        self.fingerprint = loaded.fingerprint
+        self._pipeline = loaded.pipeline
+        for part in self._pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.requires_grad_(False).eval().to(device)
+        self._device = device
+        self._checkpointed = False
+        self._memory: tuple[TextStates, TextStates | None, TextStates] | None = None
+
+    # What a family answers.
+
+    @property
+    def noise(self) -> Noise:
+        raise NotImplementedError
+
+    def encode_prompt(self, texts: Sequence[str]) -> TextStates:
+        raise NotImplementedError
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def decode_frames(self, latents: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        raise NotImplementedError
+
+    def sites(self, frames: int, height: int, width: int) -> list[AttentionSite]:
+        raise NotImplementedError
+
+    def tables(self) -> list[TextTable]:
+        raise NotImplementedError
+
+    def _predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:
+        """One call of the network: latents and prediction (row, channel, frame, height, width)."""
+        raise NotImplementedError
+
+    # What they share.
+
+    @property
+    def denoiser(self) -> nn.Module:
+        module: nn.Module = self._pipeline.transformer
+        return module
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self._pipeline.transformer.dtype
+        return dtype
+
+    @property
+    def checkpointed(self) -> bool:
+        return self._checkpointed
+
+    @checkpointed.setter
+    def checkpointed(self, wanted: bool) -> None:
+        self._checkpointed = wanted
+        for module in self.denoiser.modules():
+            if hasattr(module, "enable_gradient_checkpointing"):
+                switch = "enable" if wanted else "disable"
+                getattr(module, f"{switch}_gradient_checkpointing")()
+
+    def predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:
+        return self._predict(latents, times.to(latents.device), self._told(text, None))
+
+    def predict_guided(
+        self, latents: Tensor, time: Tensor, text: TextStates, negative: TextStates, guidance: float
+    ) -> Tensor:
+        times = time.reshape(-1)[:1].to(latents.device).expand(2 * len(latents))
+        both = self._predict(latents.repeat(2, 1, 1, 1, 1), times, self._told(text, negative))
+        without, within = both.chunk(2)
+        return without + guidance * (within - without)
+
+    def layer(self, path: str) -> nn.Module:
+        head, _, rest = path.partition(".")
+        module = getattr(self._pipeline, head) if head in self.encoders else self.denoiser
+        found: nn.Module = module.get_submodule(rest if head in self.encoders else path)
+        return found
+
+    def layers(self, group: LayerGroup) -> list[str]:
+        sites = self.sites(1, *self.size)
+        if group == "text_kv":
+            return [path for site in sites for path in (site.key, site.value)]
+        if group == "text_qo":
+            return [f"{site.path}.{part}" for site in sites for part in ("to_q", "to_out.0")]
+        if group == "self":
+            return self._self_layers()
+        if group.startswith("encoder"):
+            paths = [
+                f"{encoder}.{path}"
+                for encoder in self.encoders
+                for path in weighted(getattr(self._pipeline, encoder))
+            ]
+            return [path for path in paths if group == "encoder" or self._attends(path)]
+        # Nothing here is for moving pictures alone, so a lone frame needs all of it.
+        return weighted(self.denoiser)
+
+    def _self_layers(self) -> list[str]:
+        """Projections of the attention that video positions pay to each other."""
+        parts = ("to_q", "to_k", "to_v", "to_out.0")
+        blocks = [site.path.rpartition(".")[0] for site in self.sites(1, *self.size)]
+        return [f"{block}.attn1.{part}" for block in blocks for part in parts]
+
+    @staticmethod
+    def _attends(path: str) -> bool:
+        """Whether an encoder's layer is a projection of its attention."""
+        return ".SelfAttention." in path or ".self_attn." in path
+
+    @contextmanager
+    def cached_text(self, text: TextStates, negative: TextStates | None = None) -> Iterator[None]:
+        """The joined halves are made once; a family may do more."""
+        before = self._memory
+        self._memory = (text, negative, joined(text, negative))
+        try:
+            yield
+        finally:
+            self._memory = before
+
+    def _told(self, text: TextStates, negative: TextStates | None) -> TextStates:
+        """What the network is told, the negative half first."""
+        known = self._memory
+        if known is not None and known[0] is text and known[1] is negative:
+            return known[2]
+        return joined(text, negative)
+
+
+def joined(text: TextStates, negative: TextStates | None) -> TextStates:
+    """Both halves of guidance in one, the negative first; its one row serves all."""
+    if negative is None:
+        return text
+    rows = text.rows
+
+    def both(without: Tensor | None, within: Tensor | None) -> Tensor | None:
+        if without is None or within is None:
+            return None
+        return torch.cat([without.expand(rows, *without.shape[1:]), within])
+
+    states, ids = both(negative.states, text.states), both(negative.ids, text.ids)
+    assert states is not None and ids is not None
+    return TextStates(
+        states, ids, both(negative.real, text.real), both(negative.pooled, text.pooled)
+    )
+
+
+def weighted(module: nn.Module) -> list[str]:
+    """Paths of the layers with a weight of their own, embedding tables left out."""
+    return [
+        path
+        for path, layer in module.named_modules()
+        if layer._parameters.get("weight") is not None and not isinstance(layer, nn.Embedding)
+    ]
+
+
+def load_pipeline(
+    name: str | Path, cls: Any, usual: Card, parts: Sequence[str], device: str, dtype: str
+) -> tuple[Loaded, torch.device]:
+    """A stock pipeline of class `cls` from a folder or by its hub id, and where it shall run.
+
+    `usual` is what to say of a model that says nothing of itself; `parts` are folders that it has
+    at least, and the networks among them make its fingerprint. The autoencoder stays in float32,
+    as half precision shows in pictures.
+
+    Raises:
+        BackboneError: it is of another class, incomplete, damaged, or cannot be fetched.
+    """
+    where, weights = placed(device, dtype)
+    local = Path(name).expanduser()
+    folder = local if local.is_dir() else fetch(str(name))
+    _check(folder, cls.__name__, parts)
+    types = {"default": weights, "vae": torch.float32}
+    try:
+        with _quietly():
+            pipeline = cls.from_pretrained(
+                folder,
+                torch_dtype=types,
+                # No other format, which might be a pickle.
+                use_safetensors=True,
+                local_files_only=True,
+            )
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise loading_failed(folder, error) from error
+    networks = {
+        part: network
+        for part in parts
+        if isinstance(network := getattr(pipeline, part, None), nn.Module)
+    }
+    configs = [f"{part}/config.json" for part in networks]
+    card = Card.read(folder, usual) if local.is_dir() else Card.of_hub(str(name), folder, usual)
+    found = Loaded(
+        pipeline,
+        card,
+        fingerprint(folder, networks, configs),
+        read_json(folder / "scheduler" / "scheduler_config.json"),
+    )
+    return found, where
+
+
+def _check(folder: Path, kind: str, parts: Sequence[str]) -> None:
+    wanted = f"give a complete diffusers folder, as {kind}.save_pretrained writes it."
+    if not has(folder, "model_index.json"):
+        raise BackboneError(
+            f"Backbone folder '{folder}' lacks the list of parts (model_index.json): {wanted}"
+        )
+    found = read_json(folder / "model_index.json").get("_class_name")
+    if found != kind:
+        raise BackboneError(f"Backbone folder '{folder}' holds a {found}, not a {kind}: {wanted}")
+    for part in (*parts, "scheduler"):
+        if not (folder / part).is_dir():
+            raise BackboneError(f"Backbone folder '{folder}' lacks the part '{part}': {wanted}")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    with (
+        without_bars(diffusers_logging),
+        without_warnings("transformers", "diffusers"),
+        warnings.catch_warnings(),
+    ):
+        # The name that all supported versions know; newer ones have a second.
+        warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+        yield

@@ -1,0 +1,275 @@
+"""Wan 2.1 and 2.2: text-to-video diffusion transformers with cross-attention to UMT5's text.
+
+Wan Team 2025 (arXiv 2503.20314). One class answers the `Backbone` protocol for any folder in the
+format of diffusers' WanPipeline: 2.1 T2V-1.3B and -14B, 2.2 TI2V-5B, whose network is told a time
+for every token, and 2.2 T2V-A14B, where one expert removes much noise and another the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import WanPipeline
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+from torch import Tensor, nn
+
+from customvideo.attention.site import AttentionSite
+from customvideo.backbones.base import TextStates, TextTable
+from customvideo.backbones.folder import Card
+from customvideo.backbones.noise import Flow
+from customvideo.backbones.transformer import Loaded, Transformer, load_pipeline
+from customvideo.errors import BackboneError
+
+__all__ = [
+    "Wan",
+    "load",
+    "load_wan22_large",
+    "load_wan22_small",
+    "load_wan_large",
+    "load_wan_small",
+]
+
+_TOKENS = 512
+"""Text tokens the network reads, padding included; the number is the models' own."""
+_PARTS = ("tokenizer", "text_encoder", "vae", "transformer")
+
+
+class Wan(Transformer):
+    """A frozen WanPipeline model.
+
+    Padding reaches the network as zero vectors that it attends to like text: a learned word among
+    500 of them would be paid next to nothing, so `TextStates.real` tells them apart for the maps.
+    """
+
+    family = "wan"
+
+    def __init__(self, loaded: Loaded, device: torch.device) -> None:
+        super().__init__(loaded, device)
+        pipeline = self._pipeline
+        self._noise = Flow(loaded.scheduler_config)
+        self._experts = {
+            name: network
+            for name in ("transformer", "transformer_2")
+            if (network := getattr(pipeline, name, None)) is not None
+        }
+        self._denoiser = (
+            nn.ModuleDict(self._experts).eval() if len(self._experts) > 1 else pipeline.transformer
+        )
+        self._padding = int(pipeline.tokenizer.pad_token_id)
+        self._table = TextTable(
+            tokenizer=pipeline.tokenizer,
+            # The encoder calls this module, whose weight the table of `get_input_embeddings`
+            # only shares: a hook on that one would see nothing.
+            embedding=pipeline.text_encoder.encoder.embed_tokens,
+            max_length=_TOKENS,
+        )
+        config = pipeline.vae.config
+        shape = (1, config.z_dim, 1, 1, 1)
+        self._mean = torch.tensor(config.latents_mean).view(shape).to(device)
+        self._deviation = torch.tensor(config.latents_std).view(shape).to(device)
+
+    @property
+    def denoiser(self) -> nn.Module:
+        module: nn.Module = self._denoiser
+        return module
+
+    @property
+    def noise(self) -> Flow:
+        return self._noise
+
+    def tables(self) -> list[TextTable]:
+        return [self._table]
+
+    def encode_prompt(self, texts: Sequence[str]) -> TextStates:
+        read = self._table.tokenizer(
+            [prompt_clean(text) for text in texts],
+            padding=True,
+            max_length=_TOKENS,
+            truncation=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        ids, real = read.input_ids.to(self.device), read.attention_mask.to(self.device).bool()
+        # What is masked changes nothing for the rest, so the padding need not be encoded.
+        found = self._pipeline.text_encoder(ids, attention_mask=real.long()).last_hidden_state
+        states = found * real[..., None]
+        more = _TOKENS - ids.shape[1]
+        return TextStates(
+            nn.functional.pad(states, (0, 0, 0, more)),
+            nn.functional.pad(ids, (0, more), value=self._padding),
+            real=nn.functional.pad(real, (0, more)),
+        )
+
+    @torch.no_grad()
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        self.latent_shape(frames.shape[1], *frames.shape[-2:])
+        vae = self._pipeline.vae
+        pixels = frames.to(self.device, vae.dtype).transpose(1, 2)
+        codes = torch.cat([vae.encode(row[None]).latent_dist.mode() for row in pixels]).float()
+        return (codes - self._mean) / self._deviation
+
+    @torch.no_grad()
+    def decode_frames(self, latents: Tensor) -> Tensor:
+        vae = self._pipeline.vae
+        codes = (latents.to(self.device).float() * self._deviation + self._mean).to(vae.dtype)
+        pixels = torch.cat([vae.decode(row[None]).sample for row in codes]).float()
+        return pixels.transpose(1, 2).clamp(-1, 1)
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        config = self._pipeline.vae.config
+        time, space = config.scale_factor_temporal, config.scale_factor_spatial
+        step = [space * patch for patch in self._patch[1:]]
+        if frames < 1 or frames % time != 1 % time:
+            near = max(1, round((frames - 1) / time) * time + 1)
+            raise BackboneError(
+                f"Backbone '{self.name}' makes 1, {time + 1}, {2 * time + 1}, … frames, not "
+                f"{frames}: choose {near}."
+            )
+        if min(height, width) < 1 or height % step[0] or width % step[1]:
+            raise BackboneError(
+                f"Backbone '{self.name}' cannot make {height}x{width} pixels: choose a height "
+                f"that is a multiple of {step[0]} and a width that is one of {step[1]}."
+            )
+        return config.z_dim, (frames - 1) // time + 1, height // space, width // space
+
+    def sites(self, frames: int, height: int, width: int) -> list[AttentionSite]:
+        _, *latent = self.latent_shape(frames, height, width)
+        time, down, across = (
+            size // patch for size, patch in zip(latent, self._patch, strict=True)
+        )
+        found = []
+        for name, network in self._experts.items():
+            prefix = f"{name}." if len(self._experts) > 1 else ""
+            normed = network.config.cross_attn_norm
+            for index, block in enumerate(network.blocks):
+                path = f"{prefix}blocks.{index}.attn2"
+                found.append(
+                    AttentionSite(
+                        path,
+                        "cross",
+                        (time, down, across),
+                        block.attn2.heads,
+                        f"{path}.to_k",
+                        f"{path}.to_v",
+                        f"{prefix}blocks.{index}.norm2" if normed else "",
+                    )
+                )
+        return found
+
+    @contextmanager
+    def cached_text(self, text: TextStates, negative: TextStates | None = None) -> Iterator[None]:
+        """Keys and values of these very texts are made once for every site.
+
+        Each site's `to_k` and `to_v`, hooks on them included, answer from memory what they are
+        asked again.
+        """
+        with super().cached_text(text, negative), ExitStack() as undo:
+            for network in self._experts.values():
+                embedder = network.condition_embedder
+                _remember(embedder, "text_embedder", undo)
+                for block in network.blocks:
+                    _remember(block.attn2, "to_k", undo)
+                    _remember(block.attn2, "to_v", undo)
+            yield
+
+    @property
+    def _patch(self) -> tuple[int, int, int]:
+        patch: tuple[int, int, int] = tuple(next(iter(self._experts.values())).config.patch_size)
+        return patch
+
+    def _predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:
+        states = self._states(text)
+        if len(self._experts) == 1:
+            return self._call(self._pipeline.transformer, latents, times, states)
+        boundary = self._pipeline.config.boundary_ratio * float(self._noise.last)
+        early = times >= boundary
+        if bool(early.all()) or not bool(early.any()):
+            expert = "transformer" if bool(early.all()) else "transformer_2"
+            return self._call(self._experts[expert], latents, times, states)
+        found = torch.empty_like(latents)
+        for expert, rows in (("transformer", early), ("transformer_2", ~early)):
+            network = self._experts[expert]
+            found[rows] = self._call(network, latents[rows], times[rows], states[rows])
+        return found
+
+    def _states(self, text: TextStates) -> Tensor:
+        # The same tensor each time, or nothing would be remembered.
+        if self._memory is not None and text is self._memory[2]:
+            if text.states.dtype != self.dtype:
+                text = TextStates(text.states.to(self.dtype), text.ids, text.real)
+                self._memory = (*self._memory[:2], text)
+            return text.states
+        return text.states.to(self.dtype)
+
+    def _call(self, network: Any, latents: Tensor, times: Tensor, states: Tensor) -> Tensor:
+        if self._pipeline.config.expand_timesteps:
+            _, time, down, across = self._tokens(latents)
+            times = times[:, None].expand(-1, time * down * across)
+        found: Tensor = network(
+            hidden_states=latents.to(self.dtype),
+            timestep=times,
+            encoder_hidden_states=states,
+            return_dict=False,
+        )[0]
+        return found.to(latents.dtype)
+
+    def _tokens(self, latents: Tensor) -> tuple[int, int, int, int]:
+        sizes = [size // patch for size, patch in zip(latents.shape[2:], self._patch, strict=True)]
+        return len(latents), sizes[0], sizes[1], sizes[2]
+
+
+class _Remembered(nn.Module):
+    """A layer that answers from memory what it was asked last, and asks again otherwise."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        # In a tuple, or it would be registered and rename the parameters meanwhile.
+        self._layer = (layer,)
+        self._asked: Tensor | None = None
+        self._answer: Tensor | None = None
+
+    def forward(self, states: Tensor) -> Tensor:
+        if self._answer is None or self._asked is not states:
+            self._asked, self._answer = states, self._layer[0](states)
+        return self._answer
+
+
+def _remember(parent: Any, name: str, undo: ExitStack) -> None:
+    layer = getattr(parent, name)
+    setattr(parent, name, _Remembered(layer))
+    undo.callback(setattr, parent, name, layer)
+
+
+def load(name: str | Path, device: str = "auto", dtype: str = "auto") -> Wan:
+    """Load a WanPipeline folder, or a model by its hub id.
+
+    Raises:
+        BackboneError: it is incomplete, damaged, of another kind, or cannot be fetched.
+    """
+    usual = Card("", fps=16.0, frames=81, size=(480, 832))
+    loaded, where = load_pipeline(name, WanPipeline, usual, _PARTS, device, dtype)
+    return Wan(loaded, where)
+
+
+def load_wan_small(device: str = "auto", dtype: str = "auto") -> Wan:
+    """Wan 2.1 T2V 1.3B: 81 frames of 480x832."""
+    return load("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", device, dtype)
+
+
+def load_wan_large(device: str = "auto", dtype: str = "auto") -> Wan:
+    """Wan 2.1 T2V 14B: 81 frames of 480x832."""
+    return load("Wan-AI/Wan2.1-T2V-14B-Diffusers", device, dtype)
+
+
+def load_wan22_small(device: str = "auto", dtype: str = "auto") -> Wan:
+    """Wan 2.2 TI2V 5B: 121 frames of 704x1280, 24 a second."""
+    return load("Wan-AI/Wan2.2-TI2V-5B-Diffusers", device, dtype)
+
+
+def load_wan22_large(device: str = "auto", dtype: str = "auto") -> Wan:
+    """Wan 2.2 T2V A14B, two experts: 81 frames of 480x832."""
+    return load("Wan-AI/Wan2.2-T2V-A14B-Diffusers", device, dtype)
