@@ -7,6 +7,7 @@ weights or knows a network's inside.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKBONES",
+    "FAMILIES",
     "Backbone",
     "LayerGroup",
     "TextStates",
     "TextTable",
     "backbone_rows",
+    "family_of",
     "load_backbone",
 ]
 
@@ -49,6 +52,17 @@ BACKBONES: dict[str, str] = {
     "hunyuan": "customvideo.backbones.hunyuan:load_hunyuan",
 }
 """Name -> "module:factory"; a factory takes (device, dtype) strings and returns a `Backbone`."""
+
+FAMILIES: dict[str, str] = {
+    "TextToVideoSDPipeline": "customvideo.backbones.unet3d:load",
+    "AnimateDiffPipeline": "customvideo.backbones.animatediff:load",
+    "WanPipeline": "customvideo.backbones.wan:load",
+    "LTXPipeline": "customvideo.backbones.ltx:load",
+    "CogVideoXPipeline": "customvideo.backbones.cogvideox:load",
+    "HunyuanVideoPipeline": "customvideo.backbones.hunyuan:load",
+}
+"""Class of a stock pipeline -> who loads its folders: a function of a folder or hub id, a device
+and a dtype."""
 
 _ENTRY_POINTS = "customvideo.backbones"
 _FACTORY = "customvideo.backbones.folder:load"
@@ -212,6 +226,25 @@ def load_backbone(name: str | Path, device: str = "auto", dtype: str = "auto") -
 def backbone_rows() -> dict[str, str]:
     """The table's rows and those of installed packages."""
     return all_rows(BACKBONES, _ENTRY_POINTS)
+
+
+def family_of(name: str) -> str | None:
+    """The family of the model that `load_backbone` would load, if that can be said without
+    loading or fetching anything: the name of the module that it belongs to."""
+    rows = backbone_rows()
+    if name in rows:
+        module = rows[name].partition(":")[0].rpartition(".")[2]
+        return module if module in _families().values() else None
+    try:
+        index = json.loads((Path(name).expanduser() / "model_index.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return _families().get(index.get("_class_name")) if isinstance(index, dict) else None
+
+
+def _families() -> dict[str, str]:
+    """Class of a stock pipeline -> family."""
+    return {kind: target.partition(":")[0].rpartition(".")[2] for kind, target in FAMILIES.items()}
 
 
 def _check_hub(text: str, rows: Mapping[str, str]) -> None:

@@ -19,12 +19,12 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from customvideo.backbones.base import FAMILIES
 from customvideo.errors import BackboneError
 from customvideo.quiet import without_warnings
 from customvideo.tables import import_target
 
 __all__ = [
-    "FAMILIES",
     "Card",
     "digest_weights",
     "fetch",
@@ -38,17 +38,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-
-FAMILIES: dict[str, str] = {
-    "TextToVideoSDPipeline": "customvideo.backbones.unet3d:load",
-    "AnimateDiffPipeline": "customvideo.backbones.animatediff:load",
-    "WanPipeline": "customvideo.backbones.wan:load",
-    "LTXPipeline": "customvideo.backbones.ltx:load",
-    "CogVideoXPipeline": "customvideo.backbones.cogvideox:load",
-    "HunyuanVideoPipeline": "customvideo.backbones.hunyuan:load",
-}
-"""Class of a stock pipeline -> who loads its folders: a function of a folder or hub id, a device
-and a dtype."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SAMPLES = 256
