@@ -291,7 +291,7 @@ def _named(name: str, backbone: str | None) -> dict[str, Any] | None:
 def _nearest(stem: str, backbone: str) -> dict[str, Any] | None:
     """The values of `<stem>-<backbone>.toml` or its likeliest stand-in, or None if all lack."""
     known = recipe_names()
-    for kind in (backbone, family_of(backbone), _FALLBACK):
+    for kind in (backbone, family_of(str(backbone)), _FALLBACK):
         name = f"{stem}-{kind}"
         if name in known:
             return _values(name)

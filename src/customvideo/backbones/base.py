@@ -239,7 +239,7 @@ def family_of(name: str) -> str | None:
         index = json.loads((Path(name).expanduser() / "model_index.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return _families().get(index.get("_class_name")) if isinstance(index, dict) else None
+    return _families().get(str(index.get("_class_name"))) if isinstance(index, dict) else None
 
 
 def _families() -> dict[str, str]:
