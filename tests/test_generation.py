@@ -164,7 +164,7 @@ def test_any_whole_number_is_a_seed(backbone: UNet3D) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"num_steps": 0}, {"guidance": -1.0}, {"solver": "euler"}, {"colour": "red"}]
+    "wrong", [{"num_steps": 0}, {"guidance": -1.0}, {"solver": "magic"}, {"colour": "red"}]
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

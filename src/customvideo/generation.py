@@ -9,26 +9,23 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from operator import index
 from typing import Any, Literal, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from customvideo.adapters.adapter import Adapter
-from customvideo.attention.site import AttentionSite, intermediate
-from customvideo.attention.tape import watch
-from customvideo.backbones.base import Backbone, TextStates
-from customvideo.backbones.noise import Noise
+from customvideo.backbones.base import Backbone
 from customvideo.backbones.sampling import Predictor, denoise
 from customvideo.errors import ConfigError
+from customvideo.methods.recording import Recorder, Regions
 from customvideo.methods.rendering import Rendering, renderer
 from customvideo.settings import LARGEST_SEED, Settings
 from customvideo.subjects.prompt import Prompt
@@ -68,6 +65,12 @@ class SamplingConfig(Settings):
     """Who takes the noise away; "native" is the scheduler that came with the model."""
     strength: float = Field(default=1.0, ge=0)
     """Scale of the adapter's weights; 0 leaves the base model with the learned words alone."""
+    regions: Literal["off", "alike", "all"] = "off"
+    """Whether learned words keep to their own places: where one subject is, the words of the others
+    are not read, of those of the same category (`alike`) or of all. Of methods that render in their
+    own way it changes nothing."""
+    regions_begin: float = Field(default=0.2, ge=0, le=1)
+    """Share of the steps in which the picture is laid out before."""
 
 
 @overload
@@ -120,7 +123,7 @@ def generate(
         for start in range(0, len(prompts), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
             wanted = _rendering(backbone, prompts[rows], seeds[rows], options)
-            videos += _render(backbone, replace(wanted, adapter=adapter))
+            videos += _render(backbone, replace(wanted, adapter=adapter), _regions(options))
     return videos[0] if single else videos
 
 
@@ -167,9 +170,7 @@ def generate_with_attention(
         asked = Prompt(prompt, adapter.words)
         _warn(backbone, asked)
         wanted = _rendering(backbone, [asked], [seed], options)
-        sites = intermediate(backbone.sites(*wanted.size))
-        words = adapter.tokens.select(wanted.text.ids)
-        recorder = _Recorder(backbone, sites, words, wanted.text.real)
+        recorder = Recorder(backbone, adapter, wanted, _regions(options))
         video = wanted.videos(backbone, _draw(recorder, backbone, wanted))[0]
     maps = recorder.average()[0].cpu().numpy()
     mentioned = {word.name for word in asked.mentioned}
@@ -177,69 +178,23 @@ def generate_with_attention(
     return video, {word.word: maps[index] for index, word in order if word.name in mentioned}
 
 
-@dataclass
-class _Recorder:
-    """A backbone whose predictions leave their attention maps behind, summed over the steps.
-
-    `words` is (row, word, token), as `watch` takes it.
-    """
-
-    backbone: Backbone
-    sites: list[AttentionSite]
-    words: Tensor
-    real: Tensor | None = None
-    _sums: list[Tensor] = field(default_factory=list)
-    _steps: int = 0
-
-    @property
-    def noise(self) -> Noise:
-        return self.backbone.noise
-
-    def encode_prompt(self, texts: Sequence[str]) -> TextStates:
-        return self.backbone.encode_prompt(texts)
-
-    def cached_text(
-        self, text: TextStates, negative: TextStates | None = None
-    ) -> AbstractContextManager[None]:
-        return self.backbone.cached_text(text, negative)
-
-    def predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:
-        with self._recording(self.words, self.real):
-            return self.backbone.predict(latents, times, text)
-
-    def predict_guided(
-        self, latents: Tensor, time: Tensor, text: TextStates, negative: TextStates, guidance: float
-    ) -> Tensor:
-        # The negative half comes first, and none of its words is asked for.
-        words = torch.cat([torch.zeros_like(self.words), self.words])
-        with self._recording(words, None if self.real is None else self.real.repeat(2, 1)):
-            return self.backbone.predict_guided(latents, time, text, negative, guidance)
-
-    def average(self) -> Tensor:
-        """Mean over steps and sites, (row, word, frame, height, width) on the finest grid."""
-        height, width = max((site.grid[1:] for site in self.sites), key=lambda grid: grid[0])
-        fine = [
-            F.interpolate(total, (total.shape[2], height, width), mode="trilinear")
-            for total in self._sums
-        ]
-        return torch.stack(fine).mean(dim=0) / self._steps
-
-    @contextmanager
-    def _recording(self, words: Tensor, real: Tensor | None) -> Iterator[None]:
-        with watch(self.backbone.denoiser, self.sites, words, real) as tape:
-            yield
-            maps = [found[-len(self.words) :] for found in tape.maps().values()]
-        self._sums = [a + b for a, b in zip(self._sums, maps, strict=True)] if self._sums else maps
-        self._steps += 1
-
-
 @torch.no_grad()
-def _render(backbone: Backbone, wanted: Rendering) -> Sequence[Video]:
+def _render(backbone: Backbone, wanted: Rendering, regions: Regions | None) -> Sequence[Video]:
     """One video a row, as the method of the adapter makes them."""
     method = None if wanted.adapter is None else renderer(wanted.adapter)
-    if method is None:
-        return wanted.videos(backbone, _draw(backbone, backbone, wanted))
-    return method.render(backbone, wanted, partial(_draw, backbone, backbone))
+    if method is not None:
+        return method.render(backbone, wanted, partial(_draw, backbone, backbone))
+    predictor: Predictor = backbone
+    if wanted.adapter is not None and regions is not None:
+        recorder = Recorder(backbone, wanted.adapter, wanted, regions)
+        predictor = recorder if recorder.apart else backbone
+    return wanted.videos(backbone, _draw(predictor, backbone, wanted))
+
+
+def _regions(options: SamplingConfig) -> Regions | None:
+    if options.regions == "off":
+        return None
+    return Regions(alike=options.regions == "alike", begin=options.regions_begin)
 
 
 def _draw(predictor: Predictor, backbone: Backbone, wanted: Rendering) -> Tensor:

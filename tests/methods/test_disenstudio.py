@@ -21,7 +21,7 @@ from customvideo.methods.disenstudio import (
     DisenStudioConfig,
     alone,
     columns_of,
-    regional,
+    in_columns,
 )
 from customvideo.methods.rendering import renderer
 from customvideo.subjects.prompt import LearnedWord
@@ -112,7 +112,7 @@ def test_a_site_reads_each_columns_text(backbone: Backbone, guided: bool) -> Non
     with torch.no_grad():
         plain = module(hidden, encoder_hidden_states=own)
         each = [module(hidden[-2:], encoder_hidden_states=text) for text in texts]
-        with regional(backbone, sites, texts, HALVES):
+        with in_columns(backbone, sites, texts, HALVES):
             found = module(hidden, encoder_hidden_states=own)
         after = module(hidden, encoder_hidden_states=own)
     across = (torch.arange(site.cells) % site.grid[2]) < site.grid[2] // 2
@@ -124,7 +124,7 @@ def test_a_site_reads_each_columns_text(backbone: Backbone, guided: bool) -> Non
 
 def test_without_columns_nothing_is_hooked(backbone: Backbone) -> None:
     sites = backbone.sites(1, *CANVAS)
-    with regional(backbone, sites, HALVES, torch.zeros_like(HALVES)):
+    with in_columns(backbone, sites, HALVES, torch.zeros_like(HALVES)):
         assert not any(backbone.layer(site.path)._forward_hooks for site in sites)
 
 
@@ -137,7 +137,7 @@ def test_the_losses_are_the_three(made: tuple[Backbone, DisenStudio, Batch]) -> 
         def error(bands: torch.Tensor) -> torch.Tensor:
             told = [text for word in zip(*map(read, batch.texts), strict=True) for text in word]
             states = backbone.encode_prompt(told).states.unflatten(0, (2, -1))
-            with regional(backbone, backbone.sites(1, *CANVAS), states, bands):
+            with in_columns(backbone, backbone.sites(1, *CANVAS), states, bands):
                 text: TextStates = backbone.encode_prompt(batch.texts)
                 predicted = backbone.predict(noisy, batch.times, text)
             return (predicted - batch.noise).square().mean(dim=(1, 2))

@@ -167,6 +167,10 @@ class UNet3D:
         without, within = both.chunk(2)
         return without + guidance * (within - without)
 
+    def site_states(self, states: Tensor) -> Tensor:
+        """Encoded texts as the sites read them: here, as they are."""
+        return states
+
     def sites(self, frames: int, height: int, width: int) -> list[AttentionSite]:
         _, frames, latent_height, latent_width = self.latent_shape(frames, height, width)
         if frames == 1 and self._single_frame == "repeat":

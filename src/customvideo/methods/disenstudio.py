@@ -12,9 +12,10 @@ column's prompt and box; here both are derived from one prompt. See docs/methods
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from customvideo.adapters.adapter import Adapter
 from customvideo.attention.site import AttentionSite
 from customvideo.attention.tape import Tape
 from customvideo.backbones.base import Backbone
+from customvideo.backbones.regional import regional
 from customvideo.errors import ConfigError
 from customvideo.methods.base import Batch, Example
 from customvideo.methods.denoising import row_losses, row_means, single_frame, squared_error
@@ -38,7 +40,7 @@ from customvideo.subjects.scene import compose
 from customvideo.subjects.subject import Subject
 from customvideo.video import Video
 
-__all__ = ["DisenStudio", "DisenStudioConfig", "alone", "columns_of", "regional"]
+__all__ = ["DisenStudio", "DisenStudioConfig", "alone", "columns_of", "in_columns"]
 
 _BANDS, _CHOSEN = "bands", "chosen"
 
@@ -131,18 +133,18 @@ class DisenStudio(DreamBoothLora):
         words = wanted.adapter.words if wanted.adapter is not None else ()
         bands = columns_of(wanted.prompts, words)
         states = _states(backbone, wanted.prompts, words) if bands.any() else bands
-        with regional(backbone, backbone.sites(*wanted.size), states, bands):
+        with in_columns(backbone, backbone.sites(*wanted.size), states, bands):
             return wanted.videos(backbone, draw(wanted))
 
     def _read(self, backbone: Backbone, batch: Batch, states: Tensor, bands: Tensor) -> Tensor:
-        """Squared errors (row, height, width) with columns, as `regional` takes them."""
+        """Squared errors (row, height, width) with columns, as `in_columns` takes them."""
         mode = self.config.single_frame
         _, _, frames, height, width = batch.latents.shape
         # Sites are asked for in pixels.
         factor = backbone.size[0] // backbone.latent_shape(1, *backbone.size)[2]
         with single_frame(backbone, mode):
             sites = backbone.sites(frames, height * factor, width * factor)
-        with regional(backbone, sites, states, bands):
+        with in_columns(backbone, sites, states, bands):
             return squared_error(backbone, batch, frame_mode=mode)
 
 
@@ -180,57 +182,28 @@ def columns_of(texts: Sequence[str], words: Sequence[LearnedWord]) -> Tensor:
 
 
 @contextmanager
-def regional(
+def in_columns(
     backbone: Backbone, sites: Sequence[AttentionSite], states: Tensor, bands: Tensor
 ) -> Iterator[None]:
     """Let columns of the picture read texts of their own at `sites`, in predictions made inside.
-
-    Everywhere else, and in the negative half of guidance, the prediction's own text is read.
-    Activations recomputed after the context has ended would be recomputed without it.
 
     Args:
         states: encoded texts, one a word and row (word, row, token, dim).
         bands: each word's column (row, word, 2): from where to where, as shares of the width; a
             place belongs to the column that its middle lies in, and none lies in (0, 0).
     """
-    with ExitStack() as hooks:
-        for site in sites if bool(bands.any()) else ():
-            hook = _reader(site, states, _inside(site, bands.to(states.device)))
-            module = backbone.layer(site.path)
-            hooks.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+    where = bands.to(states.device)
+    with regional(backbone, sites if bool(bands.any()) else (), states, partial(_inside, where)):
         yield
 
 
-def _inside(site: AttentionSite, bands: Tensor) -> Tensor:
-    """Which positions of a site lie in which column, 0 or 1 (word, row, position)."""
+def _inside(bands: Tensor, site: AttentionSite) -> Tensor:
+    """Which positions of a site lie in which column, 0 or 1 (word, row, 1, position)."""
     _, height, width = site.grid
     middle = (torch.arange(width, device=bands.device) + 0.5) / width
     left, right = bands.transpose(0, 1)[..., None].unbind(dim=2)
     inside = (left <= middle) & (middle < right)
-    return inside[:, :, None].expand(-1, -1, height, -1).flatten(2).float()
-
-
-def _reader(site: AttentionSite, states: Tensor, inside: Tensor) -> Any:
-    """A forward hook that mixes the columns' readings into a text attention's output."""
-
-    def read(
-        module: Any, args: tuple[Tensor, ...], kwargs: Mapping[str, Any], output: Tensor
-    ) -> Tensor:
-        rest = {name: value for name, value in kwargs.items() if name != "encoder_hidden_states"}
-        # (row * frame, position, channel); guidance puts the negative half first.
-        frames = len(args[0]) // len(kwargs["encoder_hidden_states"])
-        rows = states.shape[1] * frames
-        others, mixed = output[:-rows], output[-rows:]
-        for told, where in zip(states, inside, strict=True):
-            here = where.repeat_interleave(frames, dim=0)[..., None].to(output.dtype)
-            if bool(here.any()):
-                # The attention itself and not this hook; the output's projection is linear, so
-                # that choosing after it is choosing before it.
-                own = module.forward(args[0][-rows:], told.to(output.dtype), **rest)
-                mixed = mixed + here * (own - output[-rows:])
-        return torch.cat([others, mixed])
-
-    return read
+    return inside[:, :, None, None].expand(-1, -1, 1, height, -1).flatten(3).float()
 
 
 def _states(backbone: Backbone, texts: Sequence[str], words: Sequence[LearnedWord]) -> Tensor:
