@@ -53,6 +53,7 @@ __all__ = [
     "load_recipe",
     "parse_set",
     "recipe_names",
+    "whole_recipe",
 ]
 
 _FALLBACK = "unet3d"
@@ -160,6 +161,16 @@ def _read(file: Path) -> dict[str, Any]:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"The recipe '{file}' is not valid TOML: {error}.") from error
+
+
+def whole_recipe(values: Mapping[str, Any]) -> Recipe:
+    """The recipe that `values` tell completely: what they leave out, because it was not known when
+    they were written, has its setting's default, whatever a packaged recipe says.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value.
+    """
+    return _validated(values)
 
 
 def default_recipe(method: str = "customvideo", backbone: str = "toybox") -> Recipe:

@@ -51,6 +51,26 @@ def test_what_is_kept_of_a_job_comes_back(tmp_path: Path) -> None:
     assert again.scored == found
 
 
+def test_a_setting_unknown_when_a_job_was_done_had_its_default(tmp_path: Path) -> None:
+    plain = apply_keys(
+        a_job().recipe, [("sampling.regions", "off"), ("sampling.regions_begin", 0.2)]
+    )
+    job = replace(a_job(), recipe=plain)
+    folder = Store(tmp_path).folder(job)
+    folder.describe(job)
+    folder.finish(scored(a_row(0)))
+    described = json.loads((folder.path / "job.json").read_text())
+    for key in ("regions", "regions_begin"):
+        del described["recipe"]["sampling"][key]
+    (folder.path / "job.json").write_text(json.dumps(described))
+    folder.path.rename(folder.path.with_name("0" * 20))
+    again = Store(tmp_path).folder(job)
+    assert again.path.name == "0" * 20 and again.job() == job and again.scored is not None
+    # Another setting is another job, whatever the packaged recipe says by now.
+    other = replace(job, recipe=apply_keys(plain, [("sampling.regions", "alike")]))
+    assert Store(tmp_path).folder(other).path.name == other.digest
+
+
 def test_a_job_is_done_when_all_it_is_asked_for_is_scored_as_now(tmp_path: Path) -> None:
     job, folder = a_job(), Store(tmp_path).folder(a_job())
     folder.finish(scored(a_row(0)))

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 from customvideo.backbones.base import Backbone
 from customvideo.benchmark.editions import Combination, Edition
 from customvideo.benchmark.plan import BASE, CEILING, BenchPlan, Entry
-from customvideo.config import Recipe, compose_recipe
+from customvideo.config import Recipe, whole_recipe
 from customvideo.errors import BenchmarkError, ConfigError
 from customvideo.methods.base import load_method
 from customvideo.methods.rendering import Mixes
@@ -164,7 +164,7 @@ def job_of(told: Mapping[str, Any]) -> Job:
         told["combination"],
         tuple(told["prompts"]),
         samples,
-        compose_recipe(told["recipe"].items()),
+        whole_recipe(told["recipe"]),
         Made(told["backbone"], told["precision"], people, ingredients),
     )
 

@@ -25,6 +25,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -228,12 +229,23 @@ class Store:
 
     def folder(self, job: Job) -> JobFolder:
         """The job's folder, whether it exists or not."""
-        return JobFolder(self.out / _JOBS / job.digest)
+        path = self.out / _JOBS / job.digest
+        return JobFolder(path if path.exists() else self._renamed.get(job.digest, path))
+
+    @cached_property
+    def _renamed(self) -> dict[str, Path]:
+        """Digest -> folder, of jobs that were described before some setting was known: with its
+        default they are the same jobs, but their folders have other names."""
+        found = {folder.path: job for job, folder in self._described()}
+        return {job.digest: path for path, job in found.items() if path.name != job.digest}
 
     def found(self) -> list[tuple[Job, JobFolder]]:
         """Every described job that has a label, and its folder."""
+        return [(job, folder) for job, folder in self._described() if job.method]
+
+    def _described(self) -> list[tuple[Job, JobFolder]]:
         folders = [JobFolder(path) for path in sorted((self.out / _JOBS).glob("[!.]*"))]
-        return [(job, folder) for folder in folders if (job := folder.job()) and job.method]
+        return [(job, folder) for folder in folders if (job := folder.job())]
 
     def adopt(self, jobs: Sequence[Job]) -> int:
         """Describe the jobs, and make their labels mean them alone; how many others lost theirs.
