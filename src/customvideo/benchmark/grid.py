@@ -50,6 +50,8 @@ Sample = tuple[int, int]
 _SAME, _DIFFERENT = "same-category", "different-category"
 _IRRELEVANT = (FREE_ON_RESUME - {"steps"}) | {"subjects", "masks"}
 """Keys of a recipe that no result depends on; photos and masks are told by the subjects."""
+_OF_ADAPTERS = {"strength", "regions", "regions_begin"}
+"""Keys of sampling that mean something with an adapter alone."""
 _DIGITS = 20
 
 
@@ -142,7 +144,8 @@ class Job:
             kept.pop("backbone")
         else:
             # Nothing was trained: how videos are drawn is all that counts.
-            kept = {"sampling": recipe["sampling"]}
+            drawn = recipe["sampling"].items()
+            kept = {"sampling": {key: value for key, value in drawn if key not in _OF_ADAPTERS}}
         return {
             "results": RESULTS_VERSION,
             "kind": self.kind,
