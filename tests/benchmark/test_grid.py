@@ -180,3 +180,15 @@ def test_digests_do_not_depend_on_where_files_lie(tmp_path: Path) -> None:
     """The backbone's path stands in the recipe, and not in the digest: its fingerprint does."""
     elsewhere = a_job().recipe.model_copy(update={"backbone": str(tmp_path)})
     assert a_job(recipe=elsewhere).digest == a_job().digest
+
+
+def test_keeping_alike_subjects_apart_is_nothing_where_there_are_none() -> None:
+    def digest(regions: str, *categories: str) -> str:
+        recipe = apply_keys(a_job().recipe, [("sampling.regions", regions)])
+        people = tuple((f"name{i}", kind, "photos") for i, kind in enumerate(categories))
+        made = replace(a_job().made, subjects=people)
+        return replace(a_job(), recipe=recipe, made=made).digest
+
+    assert digest("alike", "cat", "dog") == digest("off", "cat", "dog")
+    assert digest("alike", "cat", "cat") != digest("off", "cat", "cat")
+    assert digest("all", "cat", "dog") != digest("off", "cat", "dog")

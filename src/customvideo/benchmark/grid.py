@@ -98,7 +98,11 @@ class Job:
     def digest(self) -> str:
         """Of all that the results depend on; which videos are asked for and the label are not."""
         subjects, prompts = self.to_dict()["subjects"], list(self.prompts)
-        return _sha({**self._made_with(), "subjects": subjects, "prompts": prompts})
+        made = self._made_with()
+        if made["recipe"]["sampling"].get("regions") == "alike" and not self._has_alike:
+            # Nobody is to be kept apart: the very videos of the plain sampler.
+            made["recipe"]["sampling"] |= {"regions": "off"}
+        return _sha({**made, "subjects": subjects, "prompts": prompts})
 
     @property
     def series(self) -> str:
@@ -111,6 +115,12 @@ class Job:
     def subjects(self) -> tuple[str, ...]:
         """The subjects' names."""
         return tuple(name for name, _, _ in self.made.subjects)
+
+    @property
+    def _has_alike(self) -> bool:
+        """Whether two subjects are of one category."""
+        categories = [category for _, category, _ in self.made.subjects]
+        return len(set(categories)) < len(categories)
 
     def to_dict(self) -> dict[str, Any]:
         """The job as `job_of` reads it, ready for JSON; lists of names and texts come first."""
