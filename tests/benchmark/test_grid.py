@@ -183,12 +183,12 @@ def test_digests_do_not_depend_on_where_files_lie(tmp_path: Path) -> None:
 
 
 def test_keeping_alike_subjects_apart_is_nothing_where_there_are_none() -> None:
-    def digest(regions: str, *categories: str) -> str:
+    def essence(regions: str, *categories: str) -> str:
         recipe = apply_keys(a_job().recipe, [("sampling.regions", regions)])
         people = tuple((f"name{i}", kind, "photos") for i, kind in enumerate(categories))
         made = replace(a_job().made, subjects=people)
-        return replace(a_job(), recipe=recipe, made=made).digest
+        return replace(a_job(), recipe=recipe, made=made).essence
 
-    assert digest("alike", "cat", "dog") == digest("off", "cat", "dog")
-    assert digest("alike", "cat", "cat") != digest("off", "cat", "cat")
-    assert digest("all", "cat", "dog") != digest("off", "cat", "dog")
+    assert essence("alike", "cat", "dog") == essence("off", "cat", "dog")
+    assert essence("alike", "cat", "cat") != essence("off", "cat", "cat")
+    assert essence("all", "cat", "dog") != essence("off", "cat", "dog")

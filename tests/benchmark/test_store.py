@@ -15,6 +15,7 @@ from customvideo.benchmark.store import Failure, Scored, Store
 from customvideo.config import apply_keys
 from customvideo.errors import BenchmarkError, StorageError
 from customvideo.evaluation.scores import Row
+from customvideo.files import write_bytes
 from tests.benchmark.small import a_job, told, write_edition
 from tests.surroundings import contents
 
@@ -69,6 +70,26 @@ def test_a_setting_unknown_when_a_job_was_done_had_its_default(tmp_path: Path) -
     # Another setting is another job, whatever the packaged recipe says by now.
     other = replace(job, recipe=apply_keys(plain, [("sampling.regions", "alike")]))
     assert Store(tmp_path).folder(other).path.name == other.digest
+
+
+def test_a_job_takes_over_what_must_come_out_the_same(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    plain, alike = (
+        replace(a_job(), recipe=apply_keys(a_job().recipe, [("sampling.regions", regions)]))
+        for regions in ("off", "alike")
+    )
+    done, folder = store.folder(plain), store.folder(alike)
+    done.describe(plain)
+    assert store.twin(alike) is None, "nothing is there to take over yet"
+    done.adapter.write_bytes(b"learned")
+    write_bytes(done.video((0, 0)), b"seen")
+    done.finish(scored(a_row(0)))
+    twin = store.twin(alike)
+    assert twin is not None and twin.path == done.path and store.twin(plain) is None
+    folder.describe(alike)
+    folder.take_over(twin)
+    assert folder.adapter.read_bytes() == b"learned" and folder.scored == done.scored
+    assert folder.video((0, 0)).read_bytes() == b"seen" and folder.job() == alike
 
 
 def test_a_job_is_done_when_all_it_is_asked_for_is_scored_as_now(tmp_path: Path) -> None:

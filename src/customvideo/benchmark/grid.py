@@ -97,11 +97,19 @@ class Job:
     @property
     def digest(self) -> str:
         """Of all that the results depend on; which videos are asked for and the label are not."""
-        subjects, prompts = self.to_dict()["subjects"], list(self.prompts)
+        return self._digest(self._made_with())
+
+    @property
+    def essence(self) -> str:
+        """As `digest`, but the same for jobs whose results must be the same to the last bit."""
         made = self._made_with()
         if made["recipe"]["sampling"].get("regions") == "alike" and not self._has_alike:
             # Nobody is to be kept apart: the very videos of the plain sampler.
             made["recipe"]["sampling"] |= {"regions": "off"}
+        return self._digest(made)
+
+    def _digest(self, made: Mapping[str, Any]) -> str:
+        subjects, prompts = self.to_dict()["subjects"], list(self.prompts)
         return _sha({**made, "subjects": subjects, "prompts": prompts})
 
     @property

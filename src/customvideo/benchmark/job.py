@@ -117,6 +117,8 @@ class Worker:
             return
         folder.describe(job)
         folder.forget_failure()
+        if job.kind == "trained" and (twin := self.store.twin(job)) is not None:
+            folder.take_over(twin)
         if job.kind == "trained":
             if not folder.adapter.is_file():
                 self._learn(job, folder, claim, note)

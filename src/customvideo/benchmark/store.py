@@ -33,7 +33,7 @@ from customvideo.benchmark.editions import Edition
 from customvideo.benchmark.grid import RESULTS_VERSION, Job, Sample, job_of
 from customvideo.errors import BenchmarkError, StorageError
 from customvideo.evaluation.scores import Row
-from customvideo.files import ensure_dir, write_text
+from customvideo.files import ensure_dir, write_bytes, write_text
 from customvideo.runs.folder import ADAPTER
 
 __all__ = ["BENCH", "ROWS", "Failure", "JobFolder", "Scored", "Store"]
@@ -103,6 +103,13 @@ class JobFolder:
             return job_of(told) if told.get("results") == RESULTS_VERSION else None
         except (KeyError, TypeError, ValueError):
             return None
+
+    def take_over(self, other: JobFolder) -> None:
+        """Copy what another job made: all but its description and its claims."""
+        names = [_COSTS, _SCORED, self.adapter.name, self.losses.name]
+        for path in [other.path / name for name in names] + sorted(other.path.glob("videos/*.mp4")):
+            if path.is_file():
+                write_bytes(self.path / path.relative_to(other.path), path.read_bytes())
 
     def describe(self, job: Job) -> None:
         """Write down what the job is."""
@@ -231,6 +238,13 @@ class Store:
         """The job's folder, whether it exists or not."""
         path = self.out / _JOBS / job.digest
         return JobFolder(path if path.exists() else self._renamed.get(job.digest, path))
+
+    def twin(self, job: Job) -> JobFolder | None:
+        """Another job's folder, done, with the very results that `job` will have."""
+        for other, folder in self._described():
+            if other.essence == job.essence and other.digest != job.digest and folder.scored:
+                return folder
+        return None
 
     @cached_property
     def _renamed(self) -> dict[str, Path]:
