@@ -88,7 +88,10 @@ def test_probing_adds_to_the_rows_and_keeps_what_is_there(copied: Path) -> None:
         assert row.clip_t == before[row.key].clip_t
     # Again it makes nothing anew, and with more videos only these.
     kept = contents(copied)
-    assert run_cli("bench", "probe", copied, "--device", "cpu").exit_code == 0
+    again = ("bench", "probe", copied, "--device", "cpu", "--entry")
+    assert run_cli(*again, "customvideo").exit_code == 0
+    wrong = run_cli(*again, "nobody")
+    assert wrong.exit_code == 2 and "no results of 'nobody'" in wrong.output
     assert contents(copied) == kept
     more = run_cli("bench", "probe", copied, "--videos", "2", "--device", "cpu")
     assert more.exit_code == 0 and set(folder.probed) == {"0-0", "0-1"}

@@ -26,6 +26,7 @@ from customvideo.benchmark.search import log, trials
 from customvideo.benchmark.store import Store
 from customvideo.benchmark.tables import MAX_MB, render_tables
 from customvideo.benchmark.view import View
+from customvideo.errors import BenchmarkError
 from customvideo.runs.calling import command
 from customvideo.runs.folder import Say, require_writable
 
@@ -121,22 +122,35 @@ def score(out: Path, *, say: Say, device: str = "auto") -> Summary:
     return _summary(len(jobs), failed, collect(store), say)
 
 
-def probe(out: Path, *, say: Say, videos: int = 1, device: str = "auto") -> Summary:
+def probe(
+    out: Path, *, say: Say, videos: int = 1, entries: Sequence[str] = (), device: str = "auto"
+) -> Summary:
     """Make the extra videos of the swap test and of retention for each trained job in `out`.
 
-    The first `videos` of each job are probed; what is there is kept. Writes all rows.
+    The first `videos` of each job of `entries` (all if none are named) are probed; what is there is
+    kept. Writes all rows.
 
     Raises:
-        UserError: there are no results of this version, or their edition is not found.
+        UserError: there are no results of this version or of such an entry, or their edition is
+            not found.
     """
     store, worker = _opened(out, device)
     found = sorted(store.found(), key=lambda one: one[0].recipe.backbone)
+    labels = sorted({job.method for job, _ in found if job.kind == "trained"})
+    if unknown := [label for label in entries if label not in labels]:
+        raise BenchmarkError(
+            f"There are no results of '{unknown[0]}' in '{out}'; name one of {', '.join(labels)}."
+        )
     bases = {
         (job.combination, job.made.backbone): (job, folder)
         for job, folder in found
         if job.kind == "base"
     }
-    trained = [job for job, folder in found if job.kind == "trained" and folder.scored is not None]
+    trained = [
+        job
+        for job, folder in found
+        if job.kind == "trained" and folder.scored and job.method in (entries or labels)
+    ]
 
     def work(job: Job, note: Note) -> Outcome:
         base = bases.get((job.combination, job.made.backbone))

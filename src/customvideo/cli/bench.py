@@ -123,6 +123,9 @@ def bench_score(
 def bench_probe(
     out: Kept,
     videos: Annotated[int, typer.Option(min=1, help="So many of each training's videos.")] = 1,
+    entry: Annotated[
+        list[str], typer.Option(metavar="LABEL", help="Only these entries; repeat.")
+    ] = [],  # noqa: B006
     device: Device = "auto",
 ) -> None:
     """Make the extra videos of the swap test and of retention, for the table of gates.
@@ -131,7 +134,9 @@ def bench_probe(
     """
     from customvideo.benchmark.commands import probe as run
 
-    raise typer.Exit(1 if run(out, say=say, videos=videos, device=device).failed else 0)
+    raise typer.Exit(
+        1 if run(out, say=say, videos=videos, entries=entry, device=device).failed else 0
+    )
 
 
 @bench.command("table", short_help="Tables, plots and a page from results.")
