@@ -20,8 +20,29 @@ def build_tiny_wan(folder: Path, seed: int = 0) -> Path:
 
 
 def build_tiny_wan_every_token(folder: Path, seed: int = 0) -> Path:
-    """The same, as of Wan 2.2 TI2V: the network is told a time for every token."""
-    return _build(folder, seed, expand_timesteps=True)
+    """The same, as of Wan 2.2 TI2V: the network is told a time for every token, and latents are
+    half as high and wide and of other channels."""
+    from diffusers import AutoencoderKLWan
+
+    channels = 12
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        vae = AutoencoderKLWan(
+            base_dim=8,
+            z_dim=channels,
+            dim_mult=[1, 1, 1, 1],
+            num_res_blocks=1,
+            latents_mean=torch.linspace(-0.3, 0.4, channels).tolist(),
+            latents_std=torch.linspace(0.5, 1.4, channels).tolist(),
+            is_residual=True,
+            in_channels=12,
+            out_channels=12,
+            patch_size=2,
+            scale_factor_spatial=16,
+        )
+    return _build(
+        folder, seed, expand_timesteps=True, vae=vae, transformer=_transformer(seed, channels)
+    )
 
 
 def build_tiny_wan_experts(folder: Path, seed: int = 0) -> Path:
@@ -38,15 +59,17 @@ def _build(folder: Path, seed: int, **options: Any) -> Path:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        parts = {
+            "text_encoder": UMT5EncoderModel(encoder),
+            "vae": AutoencoderKLWan(base_dim=8, dim_mult=[1, 1, 1, 1], num_res_blocks=1),
+            "transformer": _transformer(seed),
+        }
         pipeline = WanPipeline(
             tokenizer=tiny_t5_tokenizer(),
-            text_encoder=UMT5EncoderModel(encoder),
-            vae=AutoencoderKLWan(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1),
             scheduler=UniPCMultistepScheduler(
                 prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
             ),
-            transformer=_transformer(seed),
-            **options,
+            **(parts | options),
         )
         # As it is drawn all pictures would be nearly equal.
         torch.nn.init.normal_(pipeline.vae.quant_conv.weight, std=4.0)
@@ -54,7 +77,7 @@ def _build(folder: Path, seed: int, **options: Any) -> Path:
     return folder
 
 
-def _transformer(seed: int) -> Any:
+def _transformer(seed: int, channels: int = 16) -> Any:
     from diffusers import WanTransformer3DModel
 
     with torch.random.fork_rng():
@@ -62,6 +85,8 @@ def _transformer(seed: int) -> Any:
         network = WanTransformer3DModel(
             num_attention_heads=2,
             attention_head_dim=12,
+            in_channels=channels,
+            out_channels=channels,
             text_dim=16,
             freq_dim=32,
             ffn_dim=32,

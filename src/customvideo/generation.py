@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from customvideo.adapters.adapter import Adapter
-from customvideo.backbones.base import Backbone
+from customvideo.backbones.base import Backbone, guided_inside
 from customvideo.backbones.sampling import Predictor, denoise
 from customvideo.errors import ConfigError
 from customvideo.methods.recording import Recorder, Regions
@@ -53,9 +53,10 @@ class SamplingConfig(Settings):
     num_steps: int = Field(default=25, ge=1, le=1000)
     """Denoiser calls."""
     guidance: float = Field(default=9.0, ge=0)
-    """Classifier-free guidance; 1 or less turns it off."""
+    """Classifier-free guidance; 1 or less turns it off. A model that guides itself is told it."""
     negative: str = ""
-    """What to keep away from; learned words may stand here, too."""
+    """What to keep away from; learned words may stand here, too. A model that guides itself does
+    not read it."""
     frames: int | None = Field(default=None, ge=1)
     """None for the backbone's own clip length."""
     height: int | None = Field(default=None, ge=1)
@@ -110,13 +111,14 @@ def generate(
         BackboneError: the model cannot make this size.
         AdapterError: the adapter was made for another backbone.
     Warns:
-        CustomVideoWarning: the prompt has no learned word, or words nobody learned.
+        CustomVideoWarning: the prompt has no learned word, or words nobody learned, or the model
+            reads no negative prompt.
     """
     single = isinstance(prompt, str) and np.ndim(seed) == 0
     lines, seeds = _paired(prompt, seed)
     options = options or SamplingConfig()
     with _attached(backbone, adapter, options):
-        prompts = [Prompt(text, adapter.words if adapter else ()) for text in lines]
+        prompts = [adapter.prompt(text) if adapter else Prompt(text) for text in lines]
         for asked in dict.fromkeys(prompts):
             _warn(backbone, asked)
         videos: list[Video] = []
@@ -167,7 +169,7 @@ def generate_with_attention(
         )
     options, seed = options or SamplingConfig(), check_seed(seed)
     with _attached(backbone, adapter, options):
-        asked = Prompt(prompt, adapter.words)
+        asked = adapter.prompt(prompt)
         _warn(backbone, asked)
         wanted = _rendering(backbone, [asked], [seed], options)
         recorder = Recorder(backbone, adapter, wanted, _regions(options))
@@ -221,6 +223,14 @@ def _rendering(
     backbone: Backbone, prompts: Sequence[Prompt], seeds: Sequence[int], options: SamplingConfig
 ) -> Rendering:
     avoided = Prompt(options.negative, prompts[0].words).encoded
+    if avoided and guided_inside(backbone):
+        warnings.warn(
+            f"The backbone '{backbone.name}' guides itself and reads no negative prompt; leave "
+            f"'{options.negative}' out.",
+            CustomVideoWarning,
+            # The caller of `generate`, past this function's decorator.
+            stacklevel=4,
+        )
     texts = tuple(prompt.encoded for prompt in prompts)
     height, width = backbone.size
     return Rendering(

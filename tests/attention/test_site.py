@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,20 @@ def test_without_a_middle_the_finest_level_is_taken_and_said(
     with caplog.at_level(logging.WARNING):
         assert intermediate(small) == small[1:]
     assert "8x10" in caplog.text
+
+
+@pytest.mark.parametrize(("count", "first", "last"), [(30, 10, 19), (28, 9, 18), (1, 0, 0)])
+@pytest.mark.parametrize("side", [40, 12, 4])
+def test_without_levels_the_middle_third_is_taken_in_silence(
+    caplog: pytest.LogCaptureFixture, count: int, first: int, last: int, side: int
+) -> None:
+    sites = [site(f"block.{index}", side, side) for index in range(count)]
+    with caplog.at_level(logging.WARNING):
+        assert intermediate(sites) == sites[first : last + 1]
+    assert not caplog.text
+    turns = [replace(one, leg=leg) for leg in (0, 1) for one in sites]
+    middle = [replace(one, leg=leg) for leg in (0, 1) for one in sites[first : last + 1]]
+    assert intermediate(turns) == middle
 
 
 def test_no_site_at_all_is_an_error() -> None:

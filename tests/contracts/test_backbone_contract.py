@@ -15,7 +15,14 @@ from torch import Tensor
 from customvideo.attention.tape import watch
 from customvideo.backbones import folder as folders
 from customvideo.backbones import transformer, unet3d
-from customvideo.backbones.base import BACKBONES, Backbone, LayerGroup, load_backbone
+from customvideo.backbones.base import (
+    BACKBONES,
+    Backbone,
+    LayerGroup,
+    guided_inside,
+    load_backbone,
+)
+from customvideo.backbones.noise import reached
 from customvideo.errors import BackboneError
 from customvideo.tables import import_target
 
@@ -119,7 +126,11 @@ def test_a_replaced_tokenizer_is_used(backbone: Backbone) -> None:
 
     class Shouting:
         def __call__(self, texts: list[str], **options: Any) -> Any:
-            return found([f"{text} dog" for text in texts], **options)
+            # A model may put its own words around the prompt.
+            return found([text.replace("cat", "cat dog") for text in texts], **options)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(found, name)
 
     expected = backbone.encode_prompt(["a cat dog"]).ids
     table.tokenizer = Shouting()
@@ -144,6 +155,8 @@ def test_predicts_rows_independently(
 def test_guidance_is_two_predictions(
     backbone: Backbone, latents: Tensor, kept: Callable[[], None]
 ) -> None:
+    if guided_inside(backbone):
+        pytest.skip("Its network is told the guidance.")
     text, negative = backbone.encode_prompt(["a cat", "a dog"]), backbone.encode_prompt([""])
     time = torch.tensor(400)
     wanted = backbone.predict(latents, time.expand(2), text)
@@ -157,15 +170,43 @@ def test_guidance_is_two_predictions(
 
 
 @torch.no_grad()
+def test_guidance_inside_is_one_prediction(
+    backbone: Backbone, latents: Tensor, kept: Callable[[], None]
+) -> None:
+    if not guided_inside(backbone):
+        pytest.skip("It is guided by two predictions.")
+    text, time = backbone.encode_prompt(["a cat", "a dog"]), torch.tensor(400)
+    seen: list[int] = []
+    handle = backbone.denoiser.register_forward_pre_hook(
+        lambda _module, _args, given: seen.append(len(given["hidden_states"])), with_kwargs=True
+    )
+    guided = backbone.predict_guided(latents, time, text, backbone.encode_prompt([""]), 4.0)
+    handle.remove()
+    assert seen == [2]
+    other = backbone.predict_guided(latents, time, text, backbone.encode_prompt(["a car"]), 4.0)
+    assert torch.equal(other, guided)
+    plain = backbone.predict(latents, time.expand(2), text)
+    assert not torch.allclose(guided, plain, atol=1e-2)
+    told = backbone.predict_guided(latents, time, text, text, 1.0)
+    torch.testing.assert_close(told, plain, atol=1e-5, rtol=1e-5)
+    with backbone.cached_text(text):
+        cached = backbone.predict_guided(latents, time, text, text, 4.0)
+    torch.testing.assert_close(cached, guided, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_sites_are_where_text_is_read(
     backbone: Backbone, latents: Tensor, kept: Callable[[], None]
 ) -> None:
     sites, text = backbone.sites(*SIZE), backbone.encode_prompt(["a cat", "a dog"])
-    words = torch.ones(2, 1, text.ids.shape[1])
-    with watch(backbone.denoiser, sites, words, text.real) as tape:
-        backbone.predict(latents, torch.tensor([5, 5]), text)
+    words, maps = torch.ones(2, 1, text.ids.shape[1]), {}
+    for times in torch.tensor([[5, 5], [995, 995]]):
+        there = reached(backbone.noise, sites, times)
+        with watch(backbone.denoiser, there, words, text.real) as tape:
+            backbone.predict(latents, times, text)
+        maps |= tape.maps()
     for site in sites:
-        found = tape.maps()[site.path]
+        found = maps[site.path]
         assert found.shape == (2, 1, *site.grid)
         # All tokens together hold all the attention there is, or leave some to the video.
         if site.kind == "cross":

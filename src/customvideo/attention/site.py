@@ -39,6 +39,7 @@ class AttentionSite:
         norm: path of the norm whose input is the residual stream that the attention's output is
             added to; "" if the model has no such module.
         text_first: whether, of a joint attention's positions, those of the text come first.
+        leg: of networks that take turns along the noise, the number of the one it is in.
     """
 
     path: str
@@ -49,6 +50,7 @@ class AttentionSite:
     value: str
     norm: str = ""
     text_first: bool = True
+    leg: int = 0
 
     @property
     def cells(self) -> int:
@@ -66,6 +68,10 @@ def intermediate(
     to tell subjects apart). If no site is in between, the finest level is taken and a warning
     logged.
 
+    A transformer has no levels: all its sites share one grid, whatever its size. There the middle
+    third of them, in the order of execution, stands for the middle of the network (ours, too); of
+    networks that take turns, the middle third of each.
+
     Raises:
         AttentionError: there is no site at all.
     """
@@ -74,6 +80,9 @@ def intermediate(
             "The backbone names no attention site, so there is nothing to watch; choose another "
             "backbone or a method without attention control."
         )
+    if len({site.grid for site in sites}) == 1:
+        legs = sorted({site.leg for site in sites})
+        return [site for leg in legs for site in _middle(sites, leg)]
     chosen = [site for site in sites if low <= site.cells <= high]
     if chosen:
         return chosen
@@ -142,6 +151,13 @@ def require_visible(
                 f"grid and needs {fewest:g}; use photos that show it larger, correct its mask, "
                 "train at a larger size, or ask for less with least_cells."
             )
+
+
+def _middle(sites: Sequence[AttentionSite], leg: int) -> list[AttentionSite]:
+    """Those on one leg without their first and last third; thirds are rounded down."""
+    own = [site for site in sites if site.leg == leg]
+    third = len(own) // 3
+    return own[third : len(own) - third]
 
 
 def _grid(site: AttentionSite) -> str:

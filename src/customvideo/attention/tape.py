@@ -332,6 +332,11 @@ def _word_maps(
     rows = words.shape[0]
     # The text may be repeated for every frame: row-major, so that positions regroup with it.
     batch = key.shape[1]
+    if real is not None:
+        # What no row needs is left out before it makes the scores many times as large.
+        used = real.any(dim=0)
+        key, words = key[:, :, used.to(key.device)], words[..., used.to(words.device)]
+        real = real[:, used]
     weights = words.to(query.device, torch.float32).repeat_interleave(batch // rows, dim=0)
     with torch.autocast(query.device.type, enabled=False):
         split = (site.heads, query.shape[-1] // site.heads)

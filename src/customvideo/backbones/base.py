@@ -29,11 +29,13 @@ __all__ = [
     "BACKBONES",
     "FAMILIES",
     "Backbone",
+    "JointText",
     "LayerGroup",
     "TextStates",
     "TextTable",
     "backbone_rows",
     "family_of",
+    "guided_inside",
     "load_backbone",
 ]
 
@@ -166,7 +168,10 @@ class Backbone(Protocol):
     ) -> Tensor:
         """Classifier-free guidance (Ho & Salimans 2022): n + guidance * (p - n), both halves at
         once; inside, text attention sees (2 * row) rows, the negative half first. `negative`
-        has one row, used for all, or as many as `text`."""
+        has one row, used for all, or as many as `text`.
+
+        A network that was distilled to be told `guidance` (see `guided_inside`) is called once,
+        with `text` alone; `negative` is not read, and `predict` is guidance by 1."""
         ...
 
     def sites(self, frames: int, height: int, width: int) -> list[AttentionSite]:
@@ -201,6 +206,22 @@ class Backbone(Protocol):
         """Project these very texts once for all predictions made inside; adapters that are to
         count must be attached before, and a `watch` must be opened after, this context."""
         ...
+
+
+@runtime_checkable
+class JointText(Protocol):
+    """What a `Backbone` answers besides, some of whose layers read text and video together."""
+
+    def text_rows(self, path: str) -> slice:
+        """Which positions a delta of the layer at `path` may change, of its input (row, position,
+        dim): the text's where it makes keys and values of text, all elsewhere."""
+        ...
+
+
+def guided_inside(model: object) -> bool:
+    """Whether a backbone, or what stands before one, is told the guidance instead of being asked
+    twice: such ones have an attribute of this name that is True."""
+    return bool(getattr(model, "guided_inside", False))
 
 
 def load_backbone(name: str | Path, device: str = "auto", dtype: str = "auto") -> Backbone:

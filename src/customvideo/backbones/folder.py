@@ -106,6 +106,12 @@ _HUB_CARDS = {
         Card("Wan-AI/Wan2.1-T2V-14B-Diffusers", "apache-2.0", 16.0, 81, (480, 832)),
         Card("Wan-AI/Wan2.2-TI2V-5B-Diffusers", "apache-2.0", 24.0, 121, (704, 1280)),
         Card("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "apache-2.0", 16.0, 81, (480, 832)),
+        Card("hunyuanvideo-community/HunyuanVideo", "other", 24.0, 129, (720, 1280)),
+        Card("Lightricks/LTX-Video", "other", 25.0, 161, (512, 704)),
+        Card("THUDM/CogVideoX-2b", "apache-2.0", 8.0, 49, (480, 720)),
+        Card("THUDM/CogVideoX-5b", "other", 8.0, 49, (480, 720)),
+        Card("zai-org/CogVideoX-2b", "apache-2.0", 8.0, 49, (480, 720)),
+        Card("zai-org/CogVideoX-5b", "other", 8.0, 49, (480, 720)),
     )
 }
 

@@ -8,16 +8,17 @@ is `sampling.py`, which asks here how a solver is to be scheduled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import CogVideoXDDIMScheduler, DDIMScheduler
 from torch import Tensor
 
+from customvideo.attention.site import AttentionSite
 from customvideo.errors import BackboneError
 
-__all__ = ["PREDICTION_TYPES", "Ddpm", "Flow", "Noise"]
+__all__ = ["PREDICTION_TYPES", "Ddpm", "Flow", "FlowRelay", "Noise", "Relay", "reached"]
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
@@ -61,6 +62,37 @@ class Noise(Protocol):
         """Tell a diffusers scheduler which times to visit for `latents` of this size."""
 
 
+@runtime_checkable
+class Relay(Protocol):
+    """A `Noise` that several networks take away in turn, each on its own leg of the times.
+
+    Rows of one watched forward must be on one leg, or no network would see them all; the sites of
+    such a backbone say which leg they are on (`AttentionSite.leg`).
+    """
+
+    @property
+    def legs(self) -> int:
+        """How many networks there are."""
+
+    def leg_of(self, times: Tensor) -> Tensor:
+        """The leg (row,) of each time, counted from 0, the one of the most noise."""
+
+    def draw_times_on(
+        self, leg: int, rows: int, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """As `draw_times`, but all on one leg."""
+
+
+def reached(noise: Noise, sites: Sequence[AttentionSite], times: Tensor) -> list[AttentionSite]:
+    """Those of `sites` that a forward at `times` (row,) comes by: all of them, or those of the
+    network whose turn it is."""
+    if not isinstance(noise, Relay):
+        return list(sites)
+    legs = set(noise.leg_of(times).tolist())
+    assert len(legs) == 1, "the rows of one watched forward are on one leg"
+    return [site for site in sites if site.leg in legs]
+
+
 class Ddpm:
     """The noise process a diffusers scheduler config describes, whichever scheduler it names.
 
@@ -79,7 +111,8 @@ class Ddpm:
                 f"The scheduler config's prediction_type '{self.prediction_type}' is not one of "
                 f"{', '.join(PREDICTION_TYPES)}; correct scheduler_config.json."
             )
-        self.alphas_cumprod = _alphas_cumprod(self.config)
+        self._alphas = _alphas_cumprod(self.config)
+        self.alphas_cumprod = self._alphas.float()
         self.min_snr_gamma = min_snr_gamma
 
     @property
@@ -128,6 +161,16 @@ class Ddpm:
 
     def schedule(self, solver: Any, steps: int, latents: Tensor) -> None:
         solver.set_timesteps(steps, device=latents.device)
+
+    @property
+    def common_config(self) -> dict[str, Any]:
+        """`config` in terms that every solver reads: where its schedule is CogVideoX's alone, the
+        betas themselves."""
+        if not _is_cogvideox(self.config):
+            return self.config
+        alphas = self._alphas
+        betas = 1 - alphas / torch.cat([torch.ones_like(alphas[:1]), alphas[:-1]])
+        return {**self.config, "trained_betas": betas.tolist()}
 
     def _scales(self, times: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         alphas = self.alphas_cumprod.to(like.device)[times.to(like.device)]
@@ -205,13 +248,53 @@ class Flow:
         return level.view((-1,) + (1,) * (like.dim() - 1)).to(like.dtype)
 
 
+class FlowRelay(Flow):
+    """`Flow` that two networks take away in turn: one down to the time `boundary`, which is still
+    its own, the other from there."""
+
+    legs = 2
+
+    def __init__(self, config: Mapping[str, Any], boundary: float) -> None:
+        super().__init__(config)
+        self.boundary = boundary
+
+    def leg_of(self, times: Tensor) -> Tensor:
+        return (times < self.boundary).long()
+
+    def draw_times_on(
+        self, leg: int, rows: int, generator: torch.Generator | None = None
+    ) -> Tensor:
+        device = generator.device if generator is not None else torch.device("cpu")
+        drawn = torch.rand(rows, generator=generator, device=device, dtype=torch.float64)
+        below = self._share_below()
+        evenly = below + drawn * (1 - below) if leg == 0 else drawn * below
+        times = (self._shifted(torch.special.ndtri(evenly).sigmoid()) * self._count).float()
+        # Rounding may have crossed the boundary.
+        boundary = torch.tensor(self.boundary, device=device)
+        last = torch.nextafter(boundary, torch.zeros_like(boundary))
+        return times.clamp(min=boundary) if leg == 0 else times.clamp(max=last)
+
+    def _share_below(self) -> float:
+        """How often `draw_times` draws a time below the boundary."""
+        level = self.boundary / self._count
+        drawn = torch.tensor(level / (self.shift - (self.shift - 1) * level), dtype=torch.float64)
+        return float(torch.special.ndtr(drawn.logit()))
+
+
+def _is_cogvideox(config: Mapping[str, Any]) -> bool:
+    return str(config.get("_class_name", "")).startswith("CogVideoX")
+
+
 def _alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
+    """In float32, or in float64 where diffusers has them so."""
+    # CogVideoX's two schedulers shift the signal-to-noise ratio alike, all others not at all.
+    kind = CogVideoXDDIMScheduler if _is_cogvideox(config) else DDIMScheduler
     try:
-        scheduler = DDIMScheduler.from_config(dict(config))
+        scheduler = kind.from_config(dict(config))
     except (NotImplementedError, TypeError, ValueError) as error:
         raise BackboneError(
             f"The scheduler config describes no known noise schedule ({error}); "
             "correct scheduler_config.json."
         ) from error
-    alphas: Tensor = scheduler.alphas_cumprod.float()
+    alphas: Tensor = scheduler.alphas_cumprod
     return alphas

@@ -7,6 +7,7 @@ and decoding are `customvideo.generation`.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ from typing import Any, Protocol, TypedDict, Unpack
 import diffusers
 import torch
 from diffusers import (
+    CogVideoXDPMScheduler,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -22,8 +24,8 @@ from diffusers import (
 )
 from torch import Tensor
 
-from customvideo.backbones.base import TextStates
-from customvideo.backbones.noise import Flow, Noise
+from customvideo.backbones.base import TextStates, guided_inside
+from customvideo.backbones.noise import Ddpm, Flow, Noise
 from customvideo.errors import ConfigError
 
 __all__ = ["SOLVERS", "Predictor", "SolverOptions", "denoise"]
@@ -46,9 +48,14 @@ class SolverOptions(TypedDict, total=False):
     steps: int
     """Denoiser calls; default 50."""
     guidance: float
-    """Classifier-free guidance; 1 or less turns it off; default 9."""
+    """Classifier-free guidance; 1 or less turns it off; default 9. A network that guides itself is
+    told the number, whatever it is."""
     solver: str
     """A key of `SOLVERS`; default "ddim"."""
+    clean: Tensor
+    """Clean latents to begin with, which are noised as far as `share` says; default none."""
+    share: float
+    """How much of the way from noise is gone, its last part, where `clean` is given; default 1."""
 
 
 class Predictor(Protocol):
@@ -83,35 +90,82 @@ def denoise(
     """Turn unit noise `latents` (row, channel, frame, height, width) into clean latents.
 
     `text` has one row per row of `latents`; `negative` one row, or as many, and is the empty
-    prompt if None. `callback(step, time, latents)` is called after every step. The solver works in
-    float32, whatever the denoiser's type, and so is the result.
+    prompt if None; a network that guides itself does not read it. `callback(step, time, latents)`
+    is called after every step. The solver works in float32, whatever the denoiser's type, and so is
+    the result. What noise a solver adds on its way depends on the row's own `latents` alone.
 
     Raises:
-        ConfigError: an unknown solver or a step count below 1.
+        ConfigError: an unknown solver, a step count below 1, or a share without a single step.
     """
     guidance = options.get("guidance", 9.0)
     solver = _build_solver(
         backbone.noise, options.get("solver", "ddim"), options.get("steps", 50), latents
     )
-    if guidance <= 1:
+    inside = guided_inside(backbone)
+    if guidance <= 1 or inside:
         negative = None
     elif negative is None:
         negative = backbone.encode_prompt([""])
-    # Solvers along a flow start from unit noise and take latents as they are.
-    latents = latents.float() * getattr(solver, "init_noise_sigma", 1.0)
+    take = _stepper(solver, latents)
+    latents, visited = _begin(backbone.noise, solver, latents.float(), options)
     scaled = getattr(solver, "scale_model_input", lambda sample, _time: sample)
     with backbone.cached_text(text, negative):
-        for step, time in enumerate(solver.timesteps):
+        for step, time in enumerate(visited):
             seen = scaled(latents, time)
             times = time.expand(len(seen))
-            if negative is None:
+            if inside:
+                prediction = backbone.predict_guided(seen, times, text, text, guidance)
+            elif negative is None:
                 prediction = backbone.predict(seen, times, text)
             else:
                 prediction = backbone.predict_guided(seen, times, text, negative, guidance)
-            latents = solver.step(prediction, time, latents).prev_sample
+            latents = take(prediction, time, latents)
             if callback is not None:
                 callback(step, int(time), latents)
     return latents
+
+
+def _begin(
+    noise: Noise, solver: Any, start: Tensor, options: SolverOptions
+) -> tuple[Tensor, Tensor]:
+    """The latents that the loop begins with, of unit noise `start`, and the times it visits."""
+    clean = options.get("clean")
+    if clean is None:
+        # Solvers along a flow start from unit noise and take latents as they are.
+        return start * getattr(solver, "init_noise_sigma", 1.0), solver.timesteps
+    steps, share = options.get("steps", 50), options.get("share", 1.0)
+    taken = int(steps * share)
+    if not 0 < taken <= steps:
+        raise ConfigError(
+            f"{steps} steps with a strength of {share:g} leave {taken} to take: choose a strength "
+            "of at most 1, and enough steps for one at least."
+        )
+    first = (steps - taken) * getattr(solver, "order", 1)
+    visited: Tensor = solver.timesteps[first:]
+    if hasattr(solver, "set_begin_index"):
+        solver.set_begin_index(first)
+    if hasattr(solver, "add_noise"):
+        return solver.add_noise(clean.float(), start, visited[:1]), visited
+    return noise.mix(clean.float(), start, visited[:1]), visited
+
+
+def _stepper(solver: Any, start: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """A function of prediction, time and latents that takes one step from unit noise `start`."""
+    if not isinstance(solver, CogVideoXDPMScheduler):
+        return lambda prediction, time, latents: solver.step(prediction, time, latents).prev_sample
+    # It adds noise, and wants to be told what it found a step before, and when.
+    digests = [hashlib.sha256(row.float().cpu().numpy().tobytes()).digest() for row in start]
+    noise = [torch.Generator().manual_seed(int.from_bytes(one[:7], "big")) for one in digests]
+    clean: Tensor | None = None
+    before: Tensor | None = None
+
+    def take(prediction: Tensor, time: Tensor, latents: Tensor) -> Tensor:
+        nonlocal clean, before
+        latents, clean = solver.step(prediction, clean, time, before, latents, generator=noise)
+        before = time
+        return latents
+
+    return take
 
 
 def _build_solver(noise: Noise, name: str, steps: int, latents: Tensor) -> Any:
@@ -147,6 +201,8 @@ def _solver_class(noise: Noise, name: str) -> Any:
 
 def _told(noise: Noise, name: str) -> dict[str, Any]:
     """What a solver reads: the model's own config, in the terms of that solver."""
+    if isinstance(noise, Ddpm) and name != "native":
+        return noise.common_config
     if not isinstance(noise, Flow) or name == "native":
         return noise.config
     if name == "euler":

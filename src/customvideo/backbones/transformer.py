@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,6 +32,8 @@ from customvideo.backbones.folder import (
     read_json,
 )
 from customvideo.backbones.noise import Noise
+from customvideo.backbones.reading import Reading
+from customvideo.backbones.stock import copied
 from customvideo.errors import BackboneError
 from customvideo.quiet import without_bars, without_warnings
 
@@ -47,7 +50,7 @@ class Loaded:
     scheduler_config: dict[str, Any]
 
 
-class Transformer:
+class Transformer(Reading):
     """A frozen diffusion transformer; see `Backbone` for what its methods promise.
 
     A family says below what differs: the noise process, how prompts are encoded, the shape of
@@ -118,6 +121,10 @@ class Transformer:
         module: nn.Module = self._pipeline.transformer
         return module
 
+    def stock(self) -> Any:
+        """The stock pipeline with copies of the same weights."""
+        return copied(self._pipeline)
+
     @property
     def device(self) -> torch.device:
         return self._device
@@ -134,19 +141,26 @@ class Transformer:
     @checkpointed.setter
     def checkpointed(self, wanted: bool) -> None:
         self._checkpointed = wanted
-        for module in self.denoiser.modules():
-            if hasattr(module, "enable_gradient_checkpointing"):
-                switch = "enable" if wanted else "disable"
-                getattr(module, f"{switch}_gradient_checkpointing")()
+        network: Any
+        for network in self.denoiser.modules():
+            if hasattr(network, "enable_gradient_checkpointing"):
+                if wanted:
+                    network.enable_gradient_checkpointing(self.recompute)
+                else:
+                    network.disable_gradient_checkpointing()
 
     def predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:
-        return self._predict(latents, times.to(latents.device), self._told(text, None))
+        told = self._told(text, None)
+        with self.reads(told.ids):
+            return self._predict(latents, times.to(latents.device), told)
 
     def predict_guided(
         self, latents: Tensor, time: Tensor, text: TextStates, negative: TextStates, guidance: float
     ) -> Tensor:
         times = time.reshape(-1)[:1].to(latents.device).expand(2 * len(latents))
-        both = self._predict(latents.repeat(2, 1, 1, 1, 1), times, self._told(text, negative))
+        told = self._told(text, negative)
+        with self.reads(told.ids):
+            both = self._predict(latents.repeat(2, 1, 1, 1, 1), times, told)
         without, within = both.chunk(2)
         return without + guidance * (within - without)
 
@@ -236,8 +250,8 @@ def load_pipeline(
     """A stock pipeline of class `cls` from a folder or by its hub id, and where it shall run.
 
     `usual` is what to say of a model that says nothing of itself; `parts` are folders that it has
-    at least, and the networks among them make its fingerprint. The autoencoder stays in float32,
-    as half precision shows in pictures.
+    at least. The networks among these, and among all that its own list names, make its fingerprint.
+    The autoencoder stays in float32, as half precision shows in pictures.
 
     Raises:
         BackboneError: it is of another class, incomplete, damaged, or cannot be fetched.
@@ -245,7 +259,8 @@ def load_pipeline(
     where, weights = placed(device, dtype)
     local = Path(name).expanduser()
     folder = local if local.is_dir() else fetch(str(name))
-    _check(folder, cls.__name__, parts)
+    parts = _check(folder, cls.__name__, parts)
+    _check_reader(folder)
     types = {"default": weights, "vae": torch.float32}
     try:
         with _quietly():
@@ -274,18 +289,34 @@ def load_pipeline(
     return found, where
 
 
-def _check(folder: Path, kind: str, parts: Sequence[str]) -> None:
+def _check(folder: Path, kind: str, parts: Sequence[str]) -> list[str]:
+    """`parts` and all others that the folder's list names, each of them there."""
     wanted = f"give a complete diffusers folder, as {kind}.save_pretrained writes it."
     if not has(folder, "model_index.json"):
         raise BackboneError(
             f"Backbone folder '{folder}' lacks the list of parts (model_index.json): {wanted}"
         )
-    found = read_json(folder / "model_index.json").get("_class_name")
-    if found != kind:
-        raise BackboneError(f"Backbone folder '{folder}' holds a {found}, not a {kind}: {wanted}")
-    for part in (*parts, "scheduler"):
+    index = read_json(folder / "model_index.json")
+    if index.get("_class_name") != kind:
+        raise BackboneError(
+            f"Backbone folder '{folder}' holds a {index.get('_class_name')}, not a {kind}: {wanted}"
+        )
+    listed = [name for name, entry in index.items() if isinstance(entry, list) and entry[0]]
+    every = list(dict.fromkeys([*parts, "scheduler", *listed]))
+    for part in every:
         if not (folder / part).is_dir():
             raise BackboneError(f"Backbone folder '{folder}' lacks the part '{part}': {wanted}")
+    return every
+
+
+def _check_reader(folder: Path) -> None:
+    """Refuse a tokenizer that only a package which is not here could read."""
+    for model in folder.glob("tokenizer*/*.model"):
+        if not has(model.parent, "tokenizer.json") and find_spec("sentencepiece") is None:
+            raise BackboneError(
+                f"The tokenizer in '{model.parent}' is read by the package sentencepiece, which is "
+                "not installed: pip install sentencepiece protobuf."
+            )
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from customvideo.attention.site import AttentionSite
 from customvideo.backbones.base import LayerGroup, TextStates, TextTable
 from customvideo.backbones.folder import Card, fetch
 from customvideo.backbones.noise import Ddpm
+from customvideo.backbones.reading import Reading, joined_ids
+from customvideo.backbones.stock import assembled
 from customvideo.backbones.unet3d_files import Parts, read_parts, usual_card
 from customvideo.backbones.unet3d_forward import Passage, forward, prepare
 from customvideo.errors import BackboneError, ConfigError
@@ -50,7 +52,7 @@ _FRAMES_AT_ONCE = 8
 """Frames per autoencoder call: bounds memory, whatever the clip's length."""
 
 
-class UNet3D:
+class UNet3D(Reading):
     """A frozen TextToVideoSDPipeline model; see `Backbone` for what its methods promise.
 
     `single_frame` says how one frame, that is a picture, goes through the temporal modules: "run"
@@ -158,12 +160,14 @@ class UNet3D:
         return self._unet.config.in_channels, frames, height // factor, width // factor
 
     def predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:
-        return self._predict(latents, times, self._join(text, None))
+        with self.reads(text.ids):
+            return self._predict(latents, times, self._join(text, None))
 
     def predict_guided(
         self, latents: Tensor, time: Tensor, text: TextStates, negative: TextStates, guidance: float
     ) -> Tensor:
-        both = self._predict(latents, time.reshape(-1)[:1], self._join(text, negative))
+        with self.reads(joined_ids(text, negative)):
+            both = self._predict(latents, time.reshape(-1)[:1], self._join(text, negative))
         without, within = both.chunk(2)
         return without + guidance * (within - without)
 
@@ -201,6 +205,15 @@ class UNet3D:
     def tables(self) -> list[TextTable]:
         return [self._table]
 
+    def stock(self) -> Any:
+        """The stock pipeline with copies of the same weights."""
+        parts = {
+            "vae": self._vae,
+            "text_encoder": self._text_encoder,
+            "tokenizer": self._table.tokenizer,
+        }
+        return assembled("TextToVideoSDPipeline", self._unet, parts, self._noise.config)
+
     @contextmanager
     def cached_text(self, text: TextStates, negative: TextStates | None = None) -> Iterator[None]:
         """Project `text` (and `negative`) once at every site, for all predictions inside.
@@ -216,8 +229,9 @@ class UNet3D:
         attentions = [self._unet.get_submodule(path) for path in text_sites(self._unet)]
         originals = [(attn, attn.to_k, attn.to_v) for attn in attentions]
         try:
-            for attn, key, value in originals:
-                attn.to_k, attn.to_v = _Remembered(key, states), _Remembered(value, states)
+            with self.reads(joined_ids(text, negative)):
+                for attn, key, value in originals:
+                    attn.to_k, attn.to_v = _Remembered(key, states), _Remembered(value, states)
             self._cached = (text, negative, states)
             yield
         finally:
@@ -255,7 +269,7 @@ class UNet3D:
             states,
             frames,
             temporal=frames > 1 or self._single_frame != "skip",
-            checkpointed=self.checkpointed,
+            recompute=self.recompute if self.checkpointed else None,
         )
         seen = latents.to(self.dtype).expand(-1, -1, frames, -1, -1)
         prediction = forward(self._unet, seen, times.to(self.device), passage).to(latents.dtype)

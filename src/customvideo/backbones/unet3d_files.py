@@ -1,10 +1,11 @@
-"""Reading a TextToVideoSDPipeline folder: its pieces, loaded.
+"""Reading a folder of a latent-diffusion pipeline with a CLIP text encoder: its pieces, loaded.
 
 Putting the pieces to work is `unet3d.py`; what all families' folders share is `folder.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from customvideo.backbones.folder import (
 from customvideo.errors import BackboneError
 from customvideo.quiet import without_bars
 
-__all__ = ["Parts", "read_parts", "usual_card"]
+__all__ = ["Kind", "Parts", "read_parts", "usual_card"]
 
 _PIECES = {
     "model_index.json": "the list of parts",
@@ -36,6 +37,27 @@ _PIECES = {
     "scheduler/scheduler_config.json": "the noise schedule",
 }
 _CONFIGS = tuple(piece for piece in _PIECES if "/" in piece and not piece.startswith("tokenizer"))
+
+
+def _read_unet3d(place: Path, dtype: torch.dtype) -> Any:
+    return UNet3DConditionModel.from_pretrained(place, torch_dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of folder.
+
+    Attributes:
+        pipeline: the stock pipeline that writes it, for messages.
+        denoisers: the classes that its denoiser may be of.
+        models: whose they are, for messages.
+        read: loads the denoiser from its place, in a type.
+    """
+
+    pipeline: str = "TextToVideoSDPipeline"
+    denoisers: tuple[str, ...] = ("UNet3DConditionModel",)
+    models: str = "ZeroScope, ModelScope, toybox"
+    read: Callable[[Path, torch.dtype], Any] = _read_unet3d
 
 
 @dataclass(frozen=True)
@@ -50,17 +72,20 @@ class Parts:
     fingerprint: str
 
 
-def read_parts(folder: Path, device: str = "auto", dtype: str = "auto") -> Parts:
+def read_parts(
+    folder: Path, device: str = "auto", dtype: str = "auto", kind: Kind | None = None
+) -> Parts:
     """Load all pieces; the text encoder stays float32, since words are learned through it.
 
     Raises:
         BackboneError: a piece is missing, damaged or of another class, or the device is unknown.
     """
     where, weights = placed(device, dtype)
-    _check_pieces(folder)
+    kind = kind or Kind()
+    _check_pieces(folder, kind)
     try:
         with without_bars():
-            unet = UNet3DConditionModel.from_pretrained(folder / "unet", torch_dtype=weights)
+            unet = kind.read(folder / "unet", weights)
             vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=weights)
             text_encoder = CLIPTextModel.from_pretrained(
                 folder / "text_encoder", dtype=torch.float32
@@ -86,16 +111,16 @@ def usual_card(parts: Parts) -> Card:
     return Card("", size=(height * factor, width * factor))
 
 
-def _check_pieces(folder: Path) -> None:
+def _check_pieces(folder: Path, kind: Kind) -> None:
     for piece, meaning in _PIECES.items():
         if not has(folder, piece):
             raise BackboneError(
                 f"Backbone folder '{folder}' lacks {meaning} ({piece}): give a complete diffusers "
-                "folder, as TextToVideoSDPipeline.save_pretrained writes it."
+                f"folder, as {kind.pipeline}.save_pretrained writes it."
             )
-    kind = read_json(folder / "unet" / "config.json").get("_class_name", "UNet3DConditionModel")
-    if kind != "UNet3DConditionModel":
+    found = read_json(folder / "unet" / "config.json").get("_class_name", kind.denoisers[0])
+    if found not in kind.denoisers:
         raise BackboneError(
-            f"Backbone folder '{folder}' holds a {kind}: only UNet3DConditionModel models "
-            "(ZeroScope, ModelScope, toybox) are supported."
+            f"Backbone folder '{folder}' holds a {found}: only {' and '.join(kind.denoisers)} "
+            f"models ({kind.models}) are supported."
         )

@@ -11,6 +11,7 @@ Axes: x is (row * frame, channel, height, width); states are (row, token, dim).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,6 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.resnet import TemporalConvLayer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 __all__ = ["FrameFolding", "Passage", "TimeConvolution", "forward", "prepare"]
 
@@ -104,7 +104,8 @@ class Passage:
     states: Tensor
     frames: int
     temporal: bool = True
-    checkpointed: bool = False
+    recompute: Callable[..., Any] | None = None
+    """Calls a function so that it is computed again in the backward pass; None stores instead."""
 
     def widen(self, x: Tensor) -> Tensor:
         """`x` (row * frame, …) repeated to as many rows as `states` has."""
@@ -161,10 +162,9 @@ class Passage:
         return parted
 
     def layer(self, block: Any, index: int, x: Tensor, time: Tensor) -> Tensor:
-        """One layer of a down or up block, recomputed in the backward pass if `checkpointed`."""
-        if self.checkpointed and torch.is_grad_enabled():
-            # Reentrant checkpoints lose the gradient of anything captured by a hook.
-            output: Tensor = checkpoint(self._layer, block, index, x, time, use_reentrant=False)
+        """One layer of a down or up block, recomputed in the backward pass if asked for."""
+        if self.recompute is not None and torch.is_grad_enabled():
+            output: Tensor = self.recompute(self._layer, block, index, x, time)
             return output
         return self._layer(block, index, x, time)
 

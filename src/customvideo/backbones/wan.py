@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from customvideo.attention.site import AttentionSite
 from customvideo.backbones.base import TextStates, TextTable
-from customvideo.backbones.folder import Card
-from customvideo.backbones.noise import Flow
+from customvideo.backbones.folder import Card, has, read_json
+from customvideo.backbones.noise import Flow, FlowRelay
 from customvideo.backbones.transformer import Loaded, Transformer, load_pipeline
 from customvideo.errors import BackboneError
 
@@ -49,16 +49,15 @@ class Wan(Transformer):
 
     def __init__(self, loaded: Loaded, device: torch.device) -> None:
         super().__init__(loaded, device)
-        pipeline = self._pipeline
-        self._noise = Flow(loaded.scheduler_config)
-        self._experts = {
-            name: network
-            for name in ("transformer", "transformer_2")
-            if (network := getattr(pipeline, name, None)) is not None
-        }
-        self._denoiser = (
-            nn.ModuleDict(self._experts).eval() if len(self._experts) > 1 else pipeline.transformer
-        )
+        pipeline, flow = self._pipeline, Flow(loaded.scheduler_config)
+        self._noise = flow
+        self._experts = {"transformer": pipeline.transformer}
+        self._denoiser = pipeline.transformer
+        boundary = pipeline.config.boundary_ratio
+        if pipeline.transformer_2 is not None and boundary is not None:
+            self._noise = FlowRelay(loaded.scheduler_config, boundary * float(flow.last))
+            self._experts["transformer_2"] = pipeline.transformer_2
+            self._denoiser = nn.ModuleDict(self._experts).eval()
         self._padding = int(pipeline.tokenizer.pad_token_id)
         self._table = TextTable(
             tokenizer=pipeline.tokenizer,
@@ -142,7 +141,7 @@ class Wan(Transformer):
             size // patch for size, patch in zip(latent, self._patch, strict=True)
         )
         found = []
-        for name, network in self._experts.items():
+        for leg, (name, network) in enumerate(self._experts.items()):
             prefix = f"{name}." if len(self._experts) > 1 else ""
             normed = network.config.cross_attn_norm
             for index, block in enumerate(network.blocks):
@@ -156,6 +155,7 @@ class Wan(Transformer):
                         f"{path}.to_k",
                         f"{path}.to_v",
                         f"{prefix}blocks.{index}.norm2" if normed else "",
+                        leg=leg,
                     )
                 )
         return found
@@ -183,17 +183,16 @@ class Wan(Transformer):
 
     def _predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:
         states = self._states(text)
-        if len(self._experts) == 1:
+        if not isinstance(self._noise, FlowRelay):
             return self._call(self._pipeline.transformer, latents, times, states)
-        boundary = self._pipeline.config.boundary_ratio * float(self._noise.last)
-        early = times >= boundary
-        if bool(early.all()) or not bool(early.any()):
-            expert = "transformer" if bool(early.all()) else "transformer_2"
-            return self._call(self._experts[expert], latents, times, states)
-        found = torch.empty_like(latents)
-        for expert, rows in (("transformer", early), ("transformer_2", ~early)):
-            network = self._experts[expert]
-            found[rows] = self._call(network, latents[rows], times[rows], states[rows])
+        legs, found = self._noise.leg_of(times), torch.empty_like(latents)
+        for leg, network in enumerate(self._experts.values()):
+            rows = legs == leg
+            if bool(rows.all()):
+                return self._call(network, latents, times, states)
+            if bool(rows.any()):
+                with self.reads(text.ids[rows]):
+                    found[rows] = self._call(network, latents[rows], times[rows], states[rows])
         return found
 
     def _states(self, text: TextStates) -> Tensor:
@@ -250,9 +249,17 @@ def load(name: str | Path, device: str = "auto", dtype: str = "auto") -> Wan:
     Raises:
         BackboneError: it is incomplete, damaged, of another kind, or cannot be fetched.
     """
-    usual = Card("", fps=16.0, frames=81, size=(480, 832))
-    loaded, where = load_pipeline(name, WanPipeline, usual, _PARTS, device, dtype)
+    loaded, where = load_pipeline(name, WanPipeline, _usual(name), _PARTS, device, dtype)
     return Wan(loaded, where)
+
+
+def _usual(name: str | Path) -> Card:
+    """What to say of a folder that says nothing of itself, by the kind of network in it."""
+    index = Path(name).expanduser() / "model_index.json"
+    told = read_json(index) if has(index.parent, index.name) else {}
+    if told.get("expand_timesteps"):
+        return Card("", fps=24.0, frames=121, size=(704, 1280))
+    return Card("", fps=16.0, frames=81, size=(480, 832))
 
 
 def load_wan_small(device: str = "auto", dtype: str = "auto") -> Wan:

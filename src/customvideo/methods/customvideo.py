@@ -23,16 +23,18 @@ from torch import Tensor
 
 from customvideo.adapters.adapter import Adapter
 from customvideo.adapters.build import AdapterConfig, DeltaSpec, new_adapter
+from customvideo.adapters.gates import GateKind
 from customvideo.attention.losses import attention_loss
 from customvideo.attention.site import AttentionSite, intermediate, level
 from customvideo.attention.tape import Tape
 from customvideo.backbones.base import Backbone, LayerGroup
+from customvideo.errors import ConfigError
 from customvideo.methods.base import Batch, Example, PriorPlan, check_template, class_columns
 from customvideo.methods.denoising import row_losses, row_means, single_frame, squared_error
 from customvideo.methods.photos import PhotoPrompt
 from customvideo.methods.scaling import scaled, valid_cells
 from customvideo.methods.separate import learned_words, one_subject
-from customvideo.settings import FROM_LIST, Settings
+from customvideo.settings import FROM_LIST, Settings, suggest
 from customvideo.subjects.prompt import TEMPLATES, training_prompt
 from customvideo.subjects.scene import boxed, compose
 from customvideo.subjects.subject import Subject
@@ -84,6 +86,9 @@ class CustomVideoConfig(Settings):
     the bounds: choice)."""
     level_high: int = Field(default=800, ge=1)
     """Most positions of an attention grid that is watched."""
+    sites: Annotated[tuple[str, ...], FROM_LIST] = ()
+    """Paths of the attention modules that are watched, whatever their size, such as those that
+    `customvideo sites` found best; none to go by level and size (choice)."""
 
     vectors: int = Field(default=1, ge=1, le=8)
     """Learned embedding vectors per word (one word per subject: stated)."""
@@ -124,6 +129,12 @@ class CustomVideoConfig(Settings):
     prior_guidance: float = Field(default=7.5, ge=1)
     """Guidance scale of the prior samples."""
 
+    gate: GateKind = "none"
+    """Where the deltas of keys and values are heard: everywhere (stated); or at the learned words
+    alone, or at these and the token after each, where its category begins (choice; all prompts
+    without a learned word, the negative one too, are then the base model's own, and there is no
+    prior to preserve)."""
+
 
 class CustomVideo:
     """The method as `customvideo.methods.base.Method` asks for it."""
@@ -136,7 +147,8 @@ class CustomVideo:
 
     def trainable(self, backbone: Backbone, subjects: Sequence[Subject]) -> Adapter:
         """One word per subject, and deltas on as many layers as `train` says."""
-        learned = AdapterConfig(vectors=self.config.vectors, initial=self.config.initial)
+        config = self.config
+        learned = AdapterConfig(vectors=config.vectors, initial=config.initial, gate=config.gate)
         return new_adapter(
             backbone,
             subjects,
@@ -170,6 +182,8 @@ class CustomVideo:
             return []
         with single_frame(backbone, self.config.single_frame):
             sites = backbone.sites(frames, height, width)
+        if self.config.sites:
+            return _called(sites, self.config.sites, backbone.name)
         if self.config.level:
             return level(sites, self.config.level)
         return intermediate(sites, self.config.level_low, self.config.level_high)
@@ -182,8 +196,9 @@ class CustomVideo:
         return found / found.sum(dim=-1, keepdim=True).clamp(min=1)
 
     def prior(self, backbone: Backbone, subjects: Sequence[Subject]) -> PriorPlan | None:
-        """Pictures, and clips if asked for, of each subject's category."""
-        if self.config.prior_weight == 0:
+        """Pictures, and clips if asked for, of each subject's category; none with a gate, which
+        keeps prompts without learned words as they are."""
+        if self.config.prior_weight == 0 or self.config.gate != "none":
             return None
         return PriorPlan(
             categories=tuple(sorted({subject.category for subject in subjects})),
@@ -242,7 +257,8 @@ class CustomVideo:
         ]
         deltas: dict[str, DeltaSpec] = {}
         for name, group, spec in ladder if self.config.train != "words" else ():
-            deltas |= dict.fromkeys(backbone.layers(group), spec)
+            # Where text and video share an attention, its layers are of several groups.
+            deltas = deltas | {p: spec for p in backbone.layers(group) if p not in deltas}
             if name == self.config.train:
                 break
         return deltas
@@ -269,3 +285,16 @@ class CustomVideo:
             outside=self.config.outside,
         )
         return self.config.attention_weight * loss
+
+
+def _called(
+    sites: Sequence[AttentionSite], paths: Sequence[str], backbone: str
+) -> list[AttentionSite]:
+    """The sites at `paths`, in the order of execution."""
+    known = [site.path for site in sites]
+    if unknown := [path for path in paths if path not in known]:
+        raise ConfigError(
+            f"'{backbone}' reads no text at '{unknown[0]}'{suggest(unknown[0], known)} "
+            "'customvideo sites' shows where it does."
+        )
+    return [site for site in sites if site.path in paths]

@@ -8,6 +8,7 @@ backbone in the sampler; what is trained does not know of it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from torch import Tensor
 from customvideo.adapters.adapter import Adapter
 from customvideo.attention.site import AttentionSite, intermediate
 from customvideo.attention.tape import Tape, watch
-from customvideo.backbones.base import Backbone, TextStates
-from customvideo.backbones.noise import Noise
+from customvideo.backbones.base import Backbone, TextStates, guided_inside
+from customvideo.backbones.noise import Noise, reached
 from customvideo.backbones.regional import regional, require_regional
 from customvideo.methods.base import class_columns
 from customvideo.methods.rendering import Rendering
@@ -62,7 +63,8 @@ class Recorder:
         self._sites = intermediate(self._all_sites)
         self._words = adapter.tokens.select(wanted.text.ids).to(backbone.device)
         self._real = wanted.text.real
-        self._sums: list[Tensor] = []
+        self._sums: dict[tuple[str, ...], list[Tensor]] = {}
+        self._counts: Counter[tuple[str, ...]] = Counter()
         self._steps = 0
         self._places: _Places | None = None
         if regions is not None and (told := _told_apart(wanted.prompts, adapter.words, regions)):
@@ -79,6 +81,10 @@ class Recorder:
     def noise(self) -> Noise:
         return self.backbone.noise
 
+    @property
+    def guided_inside(self) -> bool:
+        return guided_inside(self.backbone)
+
     def encode_prompt(self, texts: Sequence[str]) -> TextStates:
         return self.backbone.encode_prompt(texts)
 
@@ -88,27 +94,31 @@ class Recorder:
         return self.backbone.cached_text(text, negative)
 
     def predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:
-        with self._recording(halves=1):
+        with self._recording(times, halves=1):
             return self.backbone.predict(latents, times, text)
 
     def predict_guided(
         self, latents: Tensor, time: Tensor, text: TextStates, negative: TextStates, guidance: float
     ) -> Tensor:
-        with self._recording(halves=2):
+        with self._recording(time, halves=1 if self.guided_inside else 2):
             return self.backbone.predict_guided(latents, time, text, negative, guidance)
 
     def average(self) -> Tensor:
         """Mean over steps and sites, (row, word, frame, height, width) on the finest grid."""
-        return _together(self._sums) / self._steps
+        means = [
+            _together(total) / self._counts[paths] * (self._counts[paths] / self._steps)
+            for paths, total in self._sums.items()
+        ]
+        return torch.stack(means).sum(dim=0)
 
     @contextmanager
-    def _recording(self, halves: int) -> Iterator[None]:
-        rows = len(self._words)
+    def _recording(self, times: Tensor, halves: int) -> Iterator[None]:
+        rows, sites = len(self._words), reached(self.noise, self._sites, times.reshape(-1))
         words = self._words if self._places is None else self._places.columns
         # The negative half comes first, and none of its words is asked for.
         asked = torch.cat([torch.zeros_like(words)] * (halves - 1) + [words])
         real = None if self._real is None else self._real.repeat(halves, 1)
-        with watch(self.backbone.denoiser, self._sites, asked, real) as tape, ExitStack() as apart:
+        with watch(self.backbone.denoiser, sites, asked, real) as tape, ExitStack() as apart:
             if self._places is not None:
                 apart.enter_context(self._places.reading(self._all_sites, self._steps, tape))
             yield
@@ -117,7 +127,10 @@ class Recorder:
             self._places.see(_together(maps))
             # Each word's own maps, then those of its phrase.
             maps = [found[:, : self._words.shape[1]] for found in maps]
-        self._sums = [a + b for a, b in zip(self._sums, maps, strict=True)] if self._sums else maps
+        paths = tuple(site.path for site in sites)
+        before = self._sums.get(paths)
+        self._sums[paths] = [a + b for a, b in zip(before, maps, strict=True)] if before else maps
+        self._counts[paths] += 1
         self._steps += 1
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import Backbone
+from customvideo.backbones.noise import Relay
 from customvideo.errors import ConfigError, PromptError
 from customvideo.methods.base import Batch, Example, Method
 from customvideo.subjects.subject import Subject
@@ -28,7 +29,7 @@ from customvideo.training.prior import PriorPool
 __all__ = ["Batch", "Batches", "EncodedScene", "Pass", "ScenePool", "WordFinder", "Workshop"]
 
 # Streams keep draws apart that share a step and a row.
-_SCENES, _ROWS, _PRIOR, _CLIPS, _HELD_OUT = range(5)
+_SCENES, _ROWS, _PRIOR, _CLIPS, _HELD_OUT, _LEGS = range(6)
 _ENCODED_TOGETHER = 8
 _PROBED = 8
 # Draws that may look for a subject that no scene shows.
@@ -222,7 +223,11 @@ class _Row:
 
 
 class Batches:
-    """All batches of a run, addressed by step and accumulation index instead of streamed."""
+    """All batches of a run, addressed by step and accumulation index instead of streamed.
+
+    Where several networks take the noise away in turn (`Relay`), all times of a step are on the leg
+    of one of them, and each has its turn as often as the others.
+    """
 
     def __init__(
         self,
@@ -253,8 +258,9 @@ class Batches:
             passes.append(Pass(self._batch([self._prior_row(_CLIPS, step, clip=True)]), 1.0))
         return passes
 
-    def held_out(self) -> Batch:
-        """A fixed batch of scenes never trained on, to score checkpoints by.
+    def held_out(self) -> list[Pass]:
+        """A fixed batch of scenes never trained on, to score checkpoints by, in one forward for
+        each leg of the noise process.
 
         Its times are spread evenly over the noise process, so that few rows cover it.
         """
@@ -263,11 +269,15 @@ class Batches:
             self._row(scene, _row_rng(self._config.seed, _HELD_OUT, count, index), prior=False)
             for index, scene in enumerate(workshop.make_many(_HELD_OUT, count))
         ]
-        return replace(self._batch(rows), times=self._noise.spread_times(count))
+        legs: dict[int, list[_Row]] = {}
+        for row, time in zip(rows, self._noise.spread_times(count), strict=True):
+            leg = int(self._noise.leg_of(time)) if isinstance(self._noise, Relay) else 0
+            legs.setdefault(leg, []).append(replace(row, time=time[None]))
+        return [Pass(self._batch(found), len(found) / count) for found in legs.values()]
 
     def _instance_row(self, step: int, row: int) -> _Row:
         rng = _row_rng(self._config.seed, _ROWS, step, row)
-        return self._row(self._pool.pick(rng, step, row), rng, prior=False)
+        return self._row(self._pool.pick(rng, step, row), rng, prior=False, step=step)
 
     def _prior_rows(self, step: int, micro: int) -> list[_Row]:
         if self._prior is None:
@@ -275,20 +285,30 @@ class Batches:
         count = self._prior.plan.rows
         return [self._prior_row(_PRIOR, step, micro * count + row) for row in range(count)]
 
-    def _prior_row(self, stream: int, *index: int, clip: bool = False) -> _Row:
+    def _prior_row(self, stream: int, step: int, *index: int, clip: bool = False) -> _Row:
         assert self._prior is not None
-        rng = _row_rng(self._config.seed, stream, *index)
+        rng = _row_rng(self._config.seed, stream, step, *index)
         text, latents = self._prior.draw(rng, clip=clip)
         words = len(self._pool.workshop.subjects)
         masks = torch.zeros(words, *latents.shape[-2:])
         absent = torch.zeros(words, dtype=torch.bool)
-        return self._row(EncodedScene(latents, masks, absent, text), rng, prior=True)
+        return self._row(EncodedScene(latents, masks, absent, text), rng, prior=True, step=step)
 
-    def _row(self, scene: EncodedScene, rng: np.random.Generator, *, prior: bool) -> _Row:
+    def _row(
+        self, scene: EncodedScene, rng: np.random.Generator, *, prior: bool, step: int = 0
+    ) -> _Row:
         generator = _torch_rng(rng)
-        time = self._noise.draw_times(1, generator)
+        if isinstance(self._noise, Relay):
+            time = self._noise.draw_times_on(self._leg(step, self._noise.legs), 1, generator)
+        else:
+            time = self._noise.draw_times(1, generator)
         noise = torch.randn(scene.latents.shape, generator=generator)
         return _Row(scene, noise, time, prior)
+
+    def _leg(self, step: int, legs: int) -> int:
+        """The leg that `step` trains: every `legs` steps each of them once, in random order."""
+        turn, place = divmod(step, legs)
+        return int(_row_rng(self._config.seed, _LEGS, turn).permutation(legs)[place])
 
     def _batch(self, rows: Sequence[_Row]) -> Batch:
         scenes = [row.scene for row in rows]

@@ -160,6 +160,8 @@ def _sample(backbone: Backbone, request: PriorRequest, indices: Iterable[int]) -
             text,
             steps=request.steps,
             guidance=request.guidance,
+            # Models of a flow take none of DDIM's steps.
+            solver="ddim" if "ddim" in backbone.noise.solvers else "native",
         )
     return latents.float().cpu()
 

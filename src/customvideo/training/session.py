@@ -24,6 +24,7 @@ from customvideo.adapters.adapter import Adapter
 from customvideo.attention.site import AttentionSite
 from customvideo.attention.tape import Tape, watch
 from customvideo.backbones.base import Backbone
+from customvideo.backbones.noise import Relay, reached
 from customvideo.errors import ConfigError
 from customvideo.methods.base import Batch, Columned, Method, Stage
 from customvideo.training.batch import Batches, Pass
@@ -66,6 +67,8 @@ class Session:
         self._schedule = Schedule.of(task.method, task.adapter, config.steps)
         self._stage: Stage | None = None
         self._checked: Stage | None = None
+        self._fed: set[str] = set()
+        self._looks = 0
 
     def train_step(self) -> StepReport:
         """Do the next optimizer step.
@@ -77,7 +80,7 @@ class Session:
         stage, within = self._schedule.at(step)
         if stage is not self._stage:
             self.task.adapter.train_only(words=stage.words, paths=stage.paths)
-            self._stage = stage
+            self._stage, self._fed, self._looks = stage, set(), 0
         set_rates(self._inner, within, self._config.warmup)
         totals: dict[str, Tensor | float] = defaultdict(float)
         for micro in range(self._config.accumulation):
@@ -101,9 +104,13 @@ class Session:
         if not self._config.held_out:
             return None
         stage, _ = self._schedule.at(max(1, self.step))
-        batch = replace(self._held_out, stage=stage.name)
-        with torch.no_grad(), self._accelerator.autocast(), self._watching(batch) as tape:
-            return float(self.task.method.score(self.task.backbone, batch, tape))
+        total = 0.0
+        for part in self._held_out:
+            batch = replace(part.batch, stage=stage.name)
+            with torch.no_grad(), self._accelerator.autocast(), self._watching(batch) as tape:
+                found = self.task.method.score(self.task.backbone, batch, tape)
+                total += part.share * float(found)
+        return total
 
     def save(self, folder: Path, state: dict[str, Any]) -> Checkpoint:
         """Write a checkpoint of this moment into `folder`; `state` joins its facts."""
@@ -143,8 +150,9 @@ class Session:
             self._accelerator.end_training()
 
     @cached_property
-    def _held_out(self) -> Batch:
-        return self._batches.held_out().to(self._device)
+    def _held_out(self) -> list[Pass]:
+        parts = self._batches.held_out()
+        return [replace(part, batch=part.batch.to(self._device)) for part in parts]
 
     def _backward(self, part: Pass, stage: Stage) -> dict[str, Tensor]:
         """Add the gradients of one pass, and return its loss parts."""
@@ -162,13 +170,14 @@ class Session:
 
     @contextmanager
     def _watching(self, batch: Batch) -> Iterator[Tape | None]:
-        """A tape over the method's sites, if it has any and a row of `batch` has words to find."""
-        if not self.task.sites or bool(batch.prior.all()):
+        """A tape over the method's sites that `batch` comes by, if there are any and a row of it
+        has words to find."""
+        method, backbone = self.task.method, self.task.backbone
+        sites = reached(backbone.noise, self.task.sites, batch.times)
+        if not sites or bool(batch.prior.all()):
             yield None
             return
-        method = self.task.method
         columns = method.columns(batch) if isinstance(method, Columned) else batch.words
-        backbone, sites = self.task.backbone, self.task.sites
         with watch(backbone.denoiser, sites, columns, batch.real) as tape:
             yield tape
 
@@ -181,8 +190,15 @@ class Session:
             )
         if self._checked is stage:
             return
-        for name, parameter in self.task.adapter.named_parameters():
-            if parameter.requires_grad and parameter.grad is None:
+        named = dict(self.task.adapter.named_parameters())
+        self._fed |= {name for name, parameter in named.items() if parameter.grad is not None}
+        self._looks += 1
+        noise = self.task.backbone.noise
+        # So many steps in a row hold a turn of every network, wherever they begin.
+        if self._looks < (2 * noise.legs - 1 if isinstance(noise, Relay) else 1):
+            return
+        for name, parameter in named.items():
+            if parameter.requires_grad and name not in self._fed:
                 raise ConfigError(
                     f"No gradient reaches '{name}', so it would never be learned; method "
                     f"'{self.task.method.name}' does not fit backbone '{self.task.backbone.name}'."

@@ -136,6 +136,8 @@ class Trainer:
         accelerator = build_accelerator(self.config, backbone, self.out)
         canvas = self.config.canvas or backbone.size
         adapter = method.trainable(backbone, subjects)
+        if self.config.start_from:
+            adapter.go_on_from(Adapter.load(Path(self.config.start_from).expanduser()))
         if stages := Schedule.of(method, adapter, self.config.steps).describe():
             self.say(stages)
         prior = self._prior(backbone, method.prior(backbone, subjects), canvas)
