@@ -11,11 +11,19 @@ import torch
 from torch import Tensor
 
 from customvideo.adapters.adapter import Adapter
-from customvideo.adapters.build import DeltaSpec, new_adapter
-from customvideo.adapters.merge import merge_adapters
-from customvideo.backbones.base import Backbone
+from customvideo.adapters.build import AdapterConfig, DeltaSpec, new_adapter
+from customvideo.adapters.deltas import FullDelta, LowRankDelta
+from customvideo.adapters.interference import matrix, measure, prompts_of, read_inputs
+from customvideo.adapters.merge import _OWN, _PULL, WAYS, merge_adapters
+from customvideo.adapters.tokens import LearnedTokens
+from customvideo.adapters.words import renamed, shares_deltas, without
+from customvideo.backbones.base import Backbone, load_backbone
 from customvideo.errors import AdapterError, PromptError
+from customvideo.generation import generate
+from customvideo.subjects.prompt import Prompt
 from customvideo.subjects.subject import Subject
+from tests.cast import make_subject
+from tests.tiny_wan import build_tiny_wan, build_tiny_wan_experts
 
 CAPTIONS = [
     *("a dog on the beach", "the man in a car", "a good picture of a bear", "running"),
@@ -164,3 +172,239 @@ def test_what_cannot_be_merged_says_why(
             merge_adapters(adapters, backbone, captions=captions)
     with pytest.raises(PromptError, match="share the word '<tom>'"):
         merge_adapters([first, first], backbone, captions=CAPTIONS)
+
+
+# Other ways
+
+
+def moved(adapter: Adapter, seed: int) -> Adapter:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in adapter.parameters():
+            value.add_(0.3 * torch.randn(value.shape, generator=generator))
+    return adapter
+
+
+def test_a_sum_of_low_ranks_is_exact_and_stays_low(backbone: Backbone, alone: Any) -> None:
+    """Also of different ranks, and of a rank so high that the sum is full."""
+    paths = backbone.layers("text_kv")
+    for ranks, kind in (((2, 3), LowRankDelta), ((4, 14), FullDelta)):
+        first, second = (alone(DeltaSpec(rank=rank))[place] for place, rank in enumerate(ranks))
+        merged = merge_adapters([first, second], backbone, how="sum")
+        assert list(merged.deltas) == paths
+        for path, delta in merged.deltas.items():
+            wanted = sum(one.deltas[path].merged() for one in (first, second))  # type: ignore[operator]
+            assert isinstance(delta, LowRankDelta | FullDelta)
+            torch.testing.assert_close(delta.merged(), wanted)
+        # A level of eight channels cannot hold a rank of more.
+        assert any(isinstance(delta, kind) for delta in merged.deltas.values())
+    small = merge_adapters([first, alone()[1]], backbone, how="sum")
+    assert all(isinstance(delta, FullDelta) for delta in small.deltas.values())
+
+
+def test_a_scale_of_low_ranks_is_summed_too(
+    backbone: Backbone, subjects: list[Subject], tmp_path: Path
+) -> None:
+    made = [
+        moved(
+            new_adapter(
+                backbone,
+                [one],
+                method="m",
+                paths=backbone.layers("text_kv"),
+                config=AdapterConfig(rank=2, alpha=alpha),
+            ),
+            seed,
+        )
+        for one, alpha, seed in zip(subjects, (1.0, 6.0), (0, 1), strict=True)
+    ]
+    merge_adapters(made, backbone, how="sum").save(tmp_path / "a.safetensors")
+    merged = Adapter.load(tmp_path / "a.safetensors")
+    for path, delta in merged.deltas.items():
+        wanted = sum(one.deltas[path].merged() for one in made)  # type: ignore[operator]
+        torch.testing.assert_close(delta.merged(), wanted)  # type: ignore[operator]
+
+
+def test_other_layers_can_be_summed(backbone: Backbone, alone: Any) -> None:
+    first, second = alone(DeltaSpec(kind="weight"))
+    merged = merge_adapters([first, second], backbone, how="sum")
+    for path, delta in merged.deltas.items():
+        one, other = first.deltas[path].merged(), second.deltas[path].merged()
+        assert torch.equal(delta.merged(), one + other)  # type: ignore[operator]
+    some = alone(group="text_qo")[1]
+    union = merge_adapters([first, some], backbone, how="sum")
+    assert set(union.deltas) == {*first.deltas, *some.deltas}
+    with pytest.raises(AdapterError, match=r"WeightDelta of <tom> and a FullDelta of <rex>"):
+        merge_adapters([first, alone()[1]], backbone, how="sum")
+
+
+@pytest.mark.parametrize("build", [None, build_tiny_wan, build_tiny_wan_experts])
+def test_gradient_fusion_is_the_least_squares_it_says(
+    backbone: Backbone, subjects: list[Subject], build: Any, tmp_path: Path
+) -> None:
+    """Against a solver that descends, and better than it was told nothing."""
+    backbone = backbone if build is None else load_backbone(build(tmp_path / "wan"), device="cpu")
+    made = [
+        moved(new_adapter(backbone, [one], method="m"), seed) for seed, one in enumerate(subjects)
+    ]
+    merged = merge_adapters(made, backbone, how="gradient")
+    rows = torch.cat([one.tokens.value.detach() for one in made])
+    tokens = LearnedTokens([one.words[0] for one in made], rows.shape[1], rows)
+    with tokens.attach(backbone.tables()[0]):
+        given = [
+            read_inputs(backbone, [one.encoded for one in prompts_of(own.words, _OWN)])
+            for own in made
+        ]
+    path = backbone.layers("text_kv")[-1]
+    states = [inputs.states[path][inputs.read] for inputs in given]
+    wanted = [x @ matrix(own.deltas[path]).T for x, own in zip(states, made, strict=True)]
+    pull = _PULL * torch.cat(states).square().sum() / states[0].shape[1]
+    delta = torch.zeros(wanted[0].shape[1], states[0].shape[1], dtype=torch.float64)
+    delta.requires_grad_()
+    solver = torch.optim.LBFGS([delta], max_iter=2000, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        errors = [(x @ delta.T - y).square().sum() for x, y in zip(states, wanted, strict=True)]
+        total = torch.stack(errors).sum() + pull * delta.square().sum()
+        total.backward()
+        return total
+
+    for _ in range(5):
+        solver.step(loss)
+    torch.testing.assert_close(matrix(merged.deltas[path]), delta.detach(), atol=1e-4, rtol=1e-3)
+
+
+def test_states_are_what_the_layers_are_given(subjects: list[Subject], tmp_path: Path) -> None:
+    """Where a projection stands between encoder and attention, and in each of two experts."""
+    backbone = load_backbone(build_tiny_wan_experts(tmp_path / "wan"), device="cpu")
+    inputs = read_inputs(backbone, ["a cat", "a dog on the beach"])
+    path, other = "transformer.blocks.0.attn2.to_k", "transformer_2.blocks.0.attn2.to_k"
+    assert inputs.states[path] is inputs.states["transformer.blocks.2.attn2.to_v"]
+    assert not torch.equal(inputs.states[path], inputs.states[other])
+    with torch.no_grad():
+        text = backbone.encode_prompt(["a cat", "a dog on the beach"])
+        embedder = backbone.layer("transformer.condition_embedder.text_embedder")
+        torch.testing.assert_close(inputs.states[path].float(), embedder(text.states))
+    assert text.real is not None and torch.equal(inputs.read, text.real)
+
+
+def test_interference_is_measured(backbone: Backbone, alone: Any) -> None:
+    adapters = alone()
+    made = {way: merge_adapters(adapters, backbone, how=way, captions=CAPTIONS) for way in WAYS}
+    nothing = merge_adapters(adapters, backbone, how="sum")
+    with torch.no_grad():
+        for delta in nothing.deltas.values():
+            delta.weight.zero_()  # type: ignore[union-attr, operator]
+    costs = measure(backbone, adapters, {**made, "base": nothing})
+    assert costs.keys() == {"tom", "rex"}
+    for row in costs.values():
+        assert row["base"].of_change == pytest.approx(1)
+        assert row["gradient"].of_change < 0.8 < row["sum"].of_change
+        assert 0 < row["gradient"].of_output < row["gradient"].of_change
+
+
+# Gated adapters
+
+
+@pytest.fixture
+def gated(backbone: Backbone, subjects: list[Subject]) -> list[Adapter]:
+    return [
+        moved(
+            new_adapter(
+                backbone,
+                [one],
+                method="m",
+                paths=dict.fromkeys(backbone.layers("text_kv"), DeltaSpec(rank=rank)),
+                config=AdapterConfig(gate="phrase"),
+            ),
+            seed,
+        )
+        for seed, (one, rank) in enumerate(zip(subjects, (None, 2), strict=True))
+    ]
+
+
+@torch.no_grad()
+def predicted(backbone: Backbone, adapter: Adapter, text: str) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    latents = torch.randn((1, *backbone.latent_shape(2, 64, 96)), generator=generator)
+    with adapter.attach(backbone):
+        told = backbone.encode_prompt([Prompt(text, adapter.words).encoded])
+        return backbone.predict(latents, torch.tensor([500]), told)
+
+
+def test_gated_adapters_lose_nothing(
+    backbone: Backbone, subjects: list[Subject], gated: list[Adapter], tmp_path: Path
+) -> None:
+    merge_adapters(gated, backbone, how="sum").save(tmp_path / "a.safetensors")
+    merged = Adapter.load(tmp_path / "a.safetensors")
+    assert merged.header.parts == (1, 1)
+    for own in gated:
+        text = f"a {own.words[0].word} on the beach"
+        assert torch.equal(predicted(backbone, merged, text), predicted(backbone, own, text))
+    for row in measure(backbone, gated, {"sum": merged}).values():
+        assert row["sum"].of_change == 0
+    # Three, one of them twice routed, and again none is changed.
+    third = make_subject("ida", "cat", 5)
+    later = new_adapter(backbone, [third], method="m", config=AdapterConfig(gate="phrase"))
+    whole = merge_adapters([merged, moved(later, 9)], backbone, how="sum")
+    assert whole.header.parts == (1, 1, 1)
+    for own in (*gated, later):
+        text = f"a {own.words[0].word}"
+        assert torch.equal(predicted(backbone, whole, text), predicted(backbone, own, text))
+    together = predicted(backbone, whole, "a <tom> and a <rex>")
+    assert not torch.equal(together, predicted(backbone, merged, "a <tom>"))
+    assert torch.equal(together, predicted(backbone, merged, "a <tom> and a <rex>"))
+
+
+def test_gated_adapters_are_reconciled_by_no_other_way(
+    backbone: Backbone, gated: list[Adapter], alone: Any
+) -> None:
+    with pytest.raises(AdapterError, match=r"heard at their own words.*--how sum"):
+        merge_adapters(gated, backbone, how="gradient")
+    with pytest.raises(AdapterError, match=r"gate=none and that of <tom> gate=phrase"):
+        merge_adapters([gated[0], alone()[1]], backbone, how="sum")
+
+
+# Words renamed and removed
+
+
+def test_a_word_is_renamed(backbone: Backbone, alone: Any) -> None:
+    first, _ = alone()
+    other = renamed(first, "tom", "tim")
+    assert [word.word for word in other.words] == ["<tim>"] and "tim" in other.header.photos
+    assert torch.equal(predicted(backbone, other, "a <tim>"), predicted(backbone, first, "a <tom>"))
+    assert [word.name for word in merge_adapters([first, other], backbone, how="sum").words] == [
+        *("tom", "tim")
+    ]
+    with pytest.raises(AdapterError, match=r"no 'rex'; it knows 'tom'"):
+        renamed(first, "rex", "tim")
+    with pytest.raises(PromptError, match="cannot name a subject"):
+        renamed(first, "tom", "Tim!")
+
+
+@pytest.mark.parametrize("kind", ["shared", "gated", "trained together"])
+def test_removing_a_word_changes_nothing_for_the_others(
+    backbone: Backbone, subjects: list[Subject], alone: Any, gated: list[Adapter], kind: str
+) -> None:
+    if kind == "trained together":
+        config = AdapterConfig(vectors=2, gate="words")
+        both = moved(new_adapter(backbone, subjects, method="m", config=config), 4)
+    else:
+        both = merge_adapters(alone() if kind == "shared" else gated, backbone, how="sum")
+    less = without(both, "tom")
+    assert [word.name for word in less.words] == ["rex"] and less.header.photos.keys() == {"rex"}
+    text = "a <rex> and a cat on the beach"
+    assert torch.equal(predicted(backbone, less, text), predicted(backbone, both, text))
+    assert shares_deltas(both, "tom") == (kind != "gated")
+    if kind == "gated":
+        own = gated[1]
+        assert torch.equal(predicted(backbone, less, text), predicted(backbone, own, text))
+        size, wanted = (sum(value.numel() for value in one.parameters()) for one in (less, own))
+        assert size == wanted
+    with pytest.raises(PromptError, match=r"<tom> was removed"):
+        less.prompt("a <tom> and a <rex>")
+    with pytest.raises(PromptError, match=r"<tom> was removed"):
+        generate(backbone, less, "a <Tom>")
+    with pytest.raises(AdapterError, match="only word"):
+        without(less, "rex")

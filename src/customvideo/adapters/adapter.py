@@ -7,22 +7,30 @@ no weight, so detaching gives the base model back exactly. Making a new one for 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from customvideo.adapters.attachment import Attachment
 from customvideo.adapters.deltas import Delta, read_delta
-from customvideo.adapters.header import AdapterHeader, metadata, read_file
+from customvideo.adapters.gates import Gate
+from customvideo.adapters.header import (
+    AdapterHeader,
+    metadata,
+    read_file,
+    require_successor,
+)
 from customvideo.adapters.tokens import LearnedTokens
 from customvideo.backbones.base import Backbone
-from customvideo.errors import AdapterError
+from customvideo.errors import AdapterError, PromptError
 from customvideo.files import write_bytes
-from customvideo.subjects.prompt import LearnedWord
+from customvideo.subjects.prompt import LearnedWord, Prompt
 
 __all__ = ["Adapter"]
 
@@ -95,6 +103,47 @@ class Adapter(nn.Module):
             delta.requires_grad_(path in chosen)
         self._extras.requires_grad_(paths is None or len(paths) > 0)
 
+    def go_on_from(self, earlier: Adapter) -> None:
+        """Begin where `earlier` ended: with its deltas, and with its words, which are held.
+
+        Raises:
+            AdapterError: it is of another backbone or method, or has words or layers that this one
+                lacks.
+        """
+        require_successor(self.header, earlier.header)
+        with torch.no_grad():
+            for word, row in zip(self.tokens.tokens, self.tokens.value, strict=True):
+                if word in earlier.tokens.tokens:
+                    row.copy_(earlier.tokens.value[earlier.tokens.tokens.index(word)])
+            for name, extra in self.extras.items():
+                if name in earlier.extras:
+                    extra.copy_(earlier.extras[name])
+        self.tokens.hold({word.name for word in earlier.words})
+        if set(earlier.deltas) != set(self.deltas):
+            raise AdapterError(
+                "The earlier adapter changes other layers than are to be trained now; train with "
+                "the settings that it was trained with."
+            )
+        for path, delta in earlier.deltas.items():
+            # Its own, whatever their rank: a merged adapter may have other ones than the method.
+            self._deltas[_escape(path)] = copy.deepcopy(delta)
+        self.header = self.header.model_copy(update={"alpha": earlier.header.alpha})
+
+    def prompt(self, text: str) -> Prompt:
+        """`text` with the words that it may use.
+
+        Raises:
+            PromptError: it names a subject that was removed.
+        """
+        asked = Prompt(text, self.words)
+        gone = [word for word in asked.unknown if word.strip("<>") in self.header.removed]
+        if gone:
+            raise PromptError(
+                f"{', '.join(gone)} was removed from the adapter; write a prompt without it, or "
+                "use an adapter that still has it."
+            )
+        return asked
+
     def attach(self, backbone: Backbone, strength: float = 1.0) -> Attachment:
         """Put the adapter on `backbone`, at once; it moves to the backbone's device.
 
@@ -117,9 +166,14 @@ class Adapter(nn.Module):
         with ExitStack() as undo:
             words = self.tokens.attach(backbone.tables()[0])
             undo.callback(words.detach)
+            gate = self._gate(backbone)
             for path, delta in self.deltas.items() if strength else ():
-                undo.callback(delta.attach(backbone, path, strength))
+                undo.callback(delta.attach(backbone, path, strength, gate))
             return Attachment(undo.pop_all(), words.check)
+
+    def _gate(self, backbone: Backbone) -> Gate | None:
+        kind, parts = self.header.gate, self.header.parts or (len(self.words),)
+        return None if kind == "none" else Gate(backbone, self.tokens, kind, parts)
 
     def check_fits(self, backbone: Backbone) -> None:
         """Refuse any backbone but the one the adapter was made for.
@@ -157,7 +211,7 @@ class Adapter(nn.Module):
         tensors = {_WORDS: self.tokens.value} | {
             f"{_DELTAS}{layer}.{name}": parameter
             for layer, delta in self.deltas.items()
-            for name, parameter in delta.named_parameters()
+            for name, parameter in delta.named_parts().items()
         }
         tensors |= {f"{_EXTRAS}{name}": parameter for name, parameter in self.extras.items()}
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

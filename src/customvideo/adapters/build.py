@@ -24,6 +24,7 @@ from customvideo.adapters.deltas import (
     LowRankDelta,
     WeightDelta,
 )
+from customvideo.adapters.gates import GateKind
 from customvideo.adapters.header import AdapterHeader, WordRecord
 from customvideo.adapters.tokens import LearnedTokens, check_words, table_rows
 from customvideo.backbones.base import Backbone, TextTable
@@ -55,6 +56,9 @@ class AdapterConfig(Settings):
     """Rank of the deltas that say none of their own; None for full matrices."""
     alpha: float | None = Field(default=None, gt=0)
     """Scale of low-rank deltas times their rank; None for a scale of 1."""
+    gate: GateKind = "none"
+    """Where the deltas are heard: everywhere, at the learned words, or at these and the token after
+    each."""
     seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED)
     """For what is random in the beginning; None for torch's own seed, in training the run's."""
 
@@ -112,6 +116,8 @@ def new_adapter(
         paths = key_value_paths(backbone)
     if not isinstance(paths, Mapping):
         paths = dict.fromkeys(paths, DeltaSpec(rank=config.rank))
+    if config.gate != "none":
+        _check_gated(backbone, paths)
     deltas = {
         path: _new_delta(backbone, path, spec, config.alpha, generator)
         for path, spec in paths.items()
@@ -124,6 +130,7 @@ def new_adapter(
         words=tuple(WordRecord(name=w.name, category=w.category, vectors=w.vectors) for w in words),
         photos={subject.name: subject.digest for subject in subjects},
         alpha=config.alpha,
+        gate=config.gate,
         settings={key: _portable(value) for key, value in (settings or {}).items()},
         versions=_versions(),
     )
@@ -159,7 +166,17 @@ def initial_rows(
         ids = table.tokenizer.encode(text, add_special_tokens=False)
         noise[0] = 0
         rows.append(embeddings[ids].mean(dim=0) + _NOISE * noise)
-    return torch.cat(rows)
+    return torch.cat(rows) if rows else embeddings[:0]
+
+
+def _check_gated(backbone: Backbone, paths: Mapping[str, DeltaSpec]) -> None:
+    readers = set(key_value_paths(backbone))
+    for path, spec in paths.items():
+        if path not in readers or spec.kind != "linear":
+            raise AdapterError(
+                f"What is added to '{path}' cannot be held to learned words: only keys and values "
+                "of text can; train these alone (train=kv), or set gate=none."
+            )
 
 
 def _new_delta(

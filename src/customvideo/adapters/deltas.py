@@ -8,18 +8,30 @@ leads is the backbone's knowledge, and carrying them in a file is `customvideo.a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from customvideo.backbones.base import Backbone
+from customvideo.adapters.gates import Gate
+from customvideo.backbones.base import Backbone, JointText
 
-__all__ = ["BottleneckDelta", "Delta", "FullDelta", "LowRankDelta", "WeightDelta", "read_delta"]
+__all__ = [
+    "BottleneckDelta",
+    "Delta",
+    "FullDelta",
+    "LowRankDelta",
+    "RoutedDelta",
+    "WeightDelta",
+    "read_delta",
+]
 
 Undo = Callable[[], None]
+
+_PART = ":"
+"""Between the number of a part and its parameter's name, in a file."""
 
 
 class Delta(nn.Module):
@@ -30,8 +42,18 @@ class Delta(nn.Module):
         """Shape of the weight of the layer it belongs to."""
         raise NotImplementedError
 
-    def attach(self, backbone: Backbone, path: str, strength: float) -> Undo:
-        """Let it count, `strength` times, at the layer at `path`; the result takes it off."""
+    def named_parts(self) -> dict[str, nn.Parameter]:
+        """Its parameters by the names that they have in a file: without dots."""
+        return dict(self.named_parameters())
+
+    def attach(
+        self, backbone: Backbone, path: str, strength: float, gate: Gate | None = None
+    ) -> Undo:
+        """Let it count, `strength` times, at the layer at `path`; the result takes it off.
+
+        With a `gate` it counts there alone where the gate is open; only deltas of keys and values
+        take one.
+        """
         raise NotImplementedError
 
     def shape_in(self, backbone: Backbone, path: str) -> tuple[int, ...]:
@@ -40,7 +62,8 @@ class Delta(nn.Module):
 
 
 class _OutputDelta(Delta):
-    """A delta of a linear layer, added to the layer's output.
+    """A delta of a linear layer, added to the layer's output; to the text's positions alone where
+    the layer reads text and video together (`JointText`).
 
     With `holds_first` the output at the first position takes no gradient, neither to the delta nor
     to the text: Custom Diffusion's rule for keys and values, whose first token begins every prompt
@@ -49,13 +72,34 @@ class _OutputDelta(Delta):
 
     holds_first = False
 
-    def attach(self, backbone: Backbone, path: str, strength: float) -> Undo:
+    @property
+    def parts(self) -> Sequence[Delta]:
+        """What is added, each where its own part of a gate is open."""
+        return [self]
+
+    def attach(
+        self, backbone: Backbone, path: str, strength: float, gate: Gate | None = None
+    ) -> Undo:
+        rows = backbone.text_rows(path) if isinstance(backbone, JointText) else slice(None)
+
         def add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            added: Tensor = self(args[0])
-            total = output + (added if strength == 1 else strength * added)
+            if rows == slice(None):
+                return total(args[0], output)
+            start, stop, _ = rows.indices(output.shape[1])
+            changed = total(args[0][:, start:stop], output[:, start:stop])
+            return torch.slice_scatter(output, changed, 1, start, stop)
+
+        def total(inputs: Tensor, output: Tensor) -> Tensor:
+            opened = [None] * len(self.parts) if gate is None else gate(inputs)
+            found = output
+            for part, where in zip(self.parts, opened, strict=True):
+                added: Tensor = part(inputs)
+                changed = found + (added if strength == 1 else strength * added)
+                # Chosen, not multiplied by zero: elsewhere it is the same to the last bit.
+                found = changed if where is None else torch.where(where, changed, found)
             if not self.holds_first:
-                return total
-            return torch.cat([total[:, :1].detach(), total[:, 1:]], dim=1)
+                return found
+            return torch.cat([found[:, :1].detach(), found[:, 1:]], dim=1)
 
         # First of all hooks, so that whoever listens at this layer hears the sum.
         undo: Undo = _layer(backbone, path).register_forward_hook(add, prepend=True).remove
@@ -122,6 +166,31 @@ class LowRankDelta(_OutputDelta):
         return self.up @ self.down * self.scale
 
 
+class RoutedDelta(_OutputDelta):
+    """Several linear deltas of one layer, each heard at its own words: gated adapters, merged."""
+
+    def __init__(self, parts: Sequence[FullDelta | LowRankDelta]) -> None:
+        """`parts` are in the order of the gate's."""
+        super().__init__()
+        self._held = nn.ModuleList(parts)
+
+    @property
+    def parts(self) -> Sequence[FullDelta | LowRankDelta]:
+        return list(self._held)  # type: ignore[arg-type]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.parts[0].shape
+
+    def named_parts(self) -> dict[str, nn.Parameter]:
+        """Its parameters by the names that they have in a file."""
+        return {
+            f"{index}{_PART}{name}": parameter
+            for index, part in enumerate(self.parts)
+            for name, parameter in part.named_parameters()
+        }
+
+
 class WeightDelta(Delta):
     """A delta of any layer's own weight and bias: the layer computes with their sums.
 
@@ -139,7 +208,10 @@ class WeightDelta(Delta):
     def shape(self) -> tuple[int, ...]:
         return tuple(self.added_weight.shape)
 
-    def attach(self, backbone: Backbone, path: str, strength: float) -> Undo:
+    def attach(
+        self, backbone: Backbone, path: str, strength: float, gate: Gate | None = None
+    ) -> Undo:
+        assert gate is None, "only what reads text is gated"
         layer: Any = _layer(backbone, path)
         own, found = layer._parameters, layer.__dict__.get("forward")
         added = {"weight": self.added_weight, "bias": self.added_bias}
@@ -206,7 +278,10 @@ class BottleneckDelta(Delta):
         inner = F.gelu(F.linear(inputs, self.narrow.to(kind), self.narrow_bias.to(kind)))
         return F.linear(inner, self.widen.to(kind), self.widen_bias.to(kind))
 
-    def attach(self, backbone: Backbone, path: str, strength: float) -> Undo:
+    def attach(
+        self, backbone: Backbone, path: str, strength: float, gate: Gate | None = None
+    ) -> Undo:
+        assert gate is None, "only what reads text is gated"
         norm, attention = _norm(backbone, path), _layer(backbone, path)
         assert norm is not None, "check_fits found its norm"
         streams: list[Tensor] = []
@@ -242,6 +317,8 @@ def read_delta(parts: Mapping[str, Tensor], alpha: float | None) -> Delta:
         KeyError, ValueError: they are no delta's, or do not fit together.
     """
     delta: Delta
+    if any(_PART in name for name in parts):
+        return _read_routed(parts, alpha)
     if "weight" in parts:
         delta = FullDelta(*parts["weight"].shape)
     elif "added_weight" in parts:
@@ -257,6 +334,17 @@ def read_delta(parts: Mapping[str, Tensor], alpha: float | None) -> Delta:
         with torch.no_grad():
             parameter.copy_(parts[name])
     return delta
+
+
+def _read_routed(parts: Mapping[str, Tensor], alpha: float | None) -> RoutedDelta:
+    split: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in parts.items():
+        index, _, inner = name.partition(_PART)
+        split.setdefault(int(index), {})[inner] = tensor
+    held = [read_delta(split[index], alpha) for index in range(len(split))]
+    if not all(isinstance(part, FullDelta | LowRankDelta) for part in held):
+        raise ValueError("only linear deltas stand together")
+    return RoutedDelta([part for part in held if isinstance(part, FullDelta | LowRankDelta)])
 
 
 def _layer(backbone: Backbone, path: str) -> Any:

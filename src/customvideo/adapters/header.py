@@ -15,14 +15,23 @@ import safetensors
 from pydantic import Field, JsonValue, ValidationError
 from torch import Tensor
 
+from customvideo.adapters.gates import GateKind
 from customvideo.errors import AdapterError, PromptError
 from customvideo.settings import Settings
 from customvideo.subjects.prompt import LearnedWord
 
-__all__ = ["FORMAT_VERSION", "AdapterHeader", "WordRecord", "metadata", "read_file"]
+__all__ = [
+    "FORMAT_VERSION",
+    "AdapterHeader",
+    "WordRecord",
+    "metadata",
+    "read_file",
+    "require_successor",
+]
 
-# 1: words, and deltas of linear layers. 2: deltas of other layers and extras, too.
-FORMAT_VERSION = 2
+# 1: words, and deltas of linear layers. 2: deltas of other layers and extras, too. 3: gates, and
+# words that were removed.
+FORMAT_VERSION = 3
 
 # One key only: safetensors keeps no order among several, and the bytes should be the same.
 _KEY = "customvideo_adapter"
@@ -54,6 +63,13 @@ class AdapterHeader(Settings):
     """Subject's name -> SHA-256 of its photos and masks."""
     alpha: float | None = None
     """Numerator of the low-rank deltas' scale; None means their rank."""
+    gate: GateKind = "none"
+    """Where the deltas are heard."""
+    parts: tuple[int, ...] = ()
+    """How many of the words, in their order, each part of a routed delta belongs to; empty where
+    no delta has parts."""
+    removed: tuple[str, ...] = ()
+    """Names of words that it once had."""
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     """The settings it was made with."""
     versions: dict[str, str] = Field(default_factory=dict)
@@ -93,6 +109,35 @@ def read_file(path: Path) -> tuple[AdapterHeader, dict[str, Tensor]]:
             f"The adapter file '{path}' cannot be read ({error.strerror or error}); check its "
             "permissions."
         ) from error
+
+
+def require_successor(header: AdapterHeader, earlier: AdapterHeader) -> None:
+    """Refuse an adapter that training as `header` says cannot go on from.
+
+    Raises:
+        AdapterError: says what differs.
+    """
+    for name, ours, theirs in (
+        ("backbone", header.fingerprint, earlier.fingerprint),
+        ("method", header.method, earlier.method),
+        ("gate", header.gate, earlier.gate),
+    ):
+        if ours != theirs:
+            raise AdapterError(
+                f"The earlier adapter has another {name}, so training cannot go on from it; "
+                f"train with the {name} that it was trained with."
+            )
+    if len(earlier.parts) > 1:
+        raise AdapterError(
+            "The earlier adapter was merged of gated ones, each with deltas of its own, so there "
+            "is nothing to go on from; train the new subject alone and merge it with them."
+        )
+    missing = [word.name for word in earlier.words if word not in header.words]
+    if missing:
+        raise AdapterError(
+            f"The earlier adapter's subject '{missing[0]}' is not among those to be trained, or is "
+            "there with another category or number of vectors; give it as it was."
+        )
 
 
 def _parse(path: Path, text: str | None) -> AdapterHeader:

@@ -9,7 +9,7 @@ with masked gradients (weight decay would still move every old row). Texts are t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -32,6 +32,8 @@ class LearnedTokens(nn.Module):
     `value` is the one parameter, (row, dim).
     """
 
+    _held: Tensor
+
     def __init__(self, words: Sequence[LearnedWord], dim: int, initial: Tensor) -> None:
         """`initial` (row, dim) holds one row per vector of each word, in order.
 
@@ -44,6 +46,19 @@ class LearnedTokens(nn.Module):
         assert initial.shape == (len(self.tokens), dim), "one initial row per vector"
         self.value = nn.Parameter(initial.detach().float().clone())
         self._first: int | None = None
+        self.register_buffer("_held", torch.zeros(len(self.tokens), 1, dtype=torch.bool), False)
+
+    def hold(self, names: Collection[str]) -> None:
+        """From now on the words of these `names` stay as they are, whatever trains."""
+        held = [word.name in names for word in self.words for _ in word.tokens]
+        self._held = torch.tensor(held, device=self.value.device)[:, None]
+
+    @property
+    def rows(self) -> Tensor:
+        """`value`, without gradient for the words that are held."""
+        if not bool(self._held.any()):
+            return self.value
+        return torch.where(self._held, self.value.detach(), self.value)
 
     def attach(self, table: TextTable) -> Attachment:
         """Teach `table` the words: its tokenizer becomes an extended copy, its rows gain ours.
@@ -59,6 +74,9 @@ class LearnedTokens(nn.Module):
                 f"encoder's have {width}; use the backbone that the adapter was made for."
             )
         found = table.tokenizer
+        if not self.words:
+            self._first = len(found)
+            return Attachment(ExitStack(), lambda: None)
         longer, self._first = _extended(found, self.words, self.tokens)
         before, after = _substitution(self, self._first)
         undo = ExitStack()
@@ -83,7 +101,8 @@ class LearnedTokens(nn.Module):
             count = found.sum(dim=-1, keepdim=True).clamp(min=word.vectors)
             masks.append(found.float() / count)
             start += word.vectors
-        return torch.stack(masks, dim=1)
+        none = torch.zeros(len(ids), 0, ids.shape[1], device=ids.device)
+        return torch.stack(masks, dim=1) if masks else none
 
 
 def table_rows(table: TextTable) -> Tensor:
@@ -158,7 +177,7 @@ def _substitution(tokens: LearnedTokens, first: int) -> tuple[Hook, Hook]:
 
     def after(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
         ids = asked.pop()
-        rows = F.embedding((ids - first).clamp(0, count - 1), tokens.value.to(output.dtype))
+        rows = F.embedding((ids - first).clamp(0, count - 1), tokens.rows.to(output.dtype))
         return torch.where(_ours(ids)[..., None], rows, output)
 
     def _ours(ids: Tensor) -> Tensor:
