@@ -239,7 +239,7 @@ def _assemble(header: AdapterHeader, tensors: dict[str, Tensor]) -> Adapter:
     initial = tensors[_WORDS]
     if initial.ndim != 2 or len(initial) != sum(word.vectors for word in header.words):
         raise ValueError("not one row per vector of each word")
-    tokens = LearnedTokens(header.learned_words, initial.shape[-1], initial)
+    tokens = LearnedTokens(header.learned_words, initial.shape[-1], initial, header.space)
     layers: dict[str, dict[str, Tensor]] = {}
     extras: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

@@ -26,7 +26,7 @@ from customvideo.adapters.deltas import (
 )
 from customvideo.adapters.gates import GateKind
 from customvideo.adapters.header import AdapterHeader, WordRecord
-from customvideo.adapters.tokens import LearnedTokens, check_words, table_rows
+from customvideo.adapters.tokens import LearnedTokens, WordSpace, check_words, table_rows
 from customvideo.backbones.base import Backbone, TextTable
 from customvideo.errors import AdapterError
 from customvideo.settings import LARGEST_SEED, Settings
@@ -56,6 +56,9 @@ class AdapterConfig(Settings):
     """Rank of the deltas that say none of their own; None for full matrices."""
     alpha: float | None = Field(default=None, gt=0)
     """Scale of low-rank deltas times their rank; None for a scale of 1."""
+    space: WordSpace = "input"
+    """Where the words are learned; those of the space "output" start as their category, whatever
+    `initial` says."""
     gate: GateKind = "none"
     """Where the deltas are heard: everywhere, at the learned words, or at these and the token after
     each."""
@@ -112,6 +115,9 @@ def new_adapter(
     seed = torch.initial_seed() if config.seed is None else config.seed
     generator = torch.Generator().manual_seed(seed)
     rows = initial_rows(table, words, config.initial, generator)
+    if config.space == "output":
+        _check_output(table, backbone)
+        rows = torch.zeros_like(rows)
     if paths is None:
         paths = key_value_paths(backbone)
     if not isinstance(paths, Mapping):
@@ -131,10 +137,22 @@ def new_adapter(
         photos={subject.name: subject.digest for subject in subjects},
         alpha=config.alpha,
         gate=config.gate,
+        space=config.space,
         settings={key: _portable(value) for key, value in (settings or {}).items()},
         versions=_versions(),
     )
-    return Adapter(header, LearnedTokens(words, rows.shape[-1], rows), deltas)
+    return Adapter(header, LearnedTokens(words, rows.shape[-1], rows, config.space), deltas)
+
+
+def _check_output(table: TextTable, backbone: Backbone) -> None:
+    """Refuse words at the output of an encoder whose states are of another width."""
+    width = backbone.encode_prompt([""]).states.shape[-1]
+    if width != table_rows(table).shape[-1]:
+        raise AdapterError(
+            f"The text encoder of '{backbone.name}' reads vectors of {table_rows(table).shape[-1]} "
+            f"numbers and puts out {width}, so no word can be learned at its output; set "
+            "word_space=input."
+        )
 
 
 def key_value_paths(backbone: Backbone) -> list[str]:

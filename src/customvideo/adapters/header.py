@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 from pydantic import Field, JsonValue, ValidationError
@@ -59,6 +59,8 @@ class AdapterHeader(Settings):
     """That backbone's fingerprint; the adapter fits no other."""
     words: tuple[WordRecord, ...]
     """The learned words, in the order of their rows and of the subjects' masks."""
+    space: Literal["input", "output"] = "input"
+    """Where the words were learned: in the text encoder's input table, or at its output."""
     photos: dict[str, str] = Field(default_factory=dict)
     """Subject's name -> SHA-256 of its photos and masks."""
     alpha: float | None = None
@@ -121,6 +123,7 @@ def require_successor(header: AdapterHeader, earlier: AdapterHeader) -> None:
         ("backbone", header.fingerprint, earlier.fingerprint),
         ("method", header.method, earlier.method),
         ("gate", header.gate, earlier.gate),
+        ("space of words", header.space, earlier.space),
     ):
         if ours != theirs:
             raise AdapterError(

@@ -178,7 +178,8 @@ def measure(
     """
     rows = torch.cat([adapter.tokens.value.detach().cpu() for adapter in adapters])
     words = [word for adapter in adapters for word in adapter.words]
-    tokens = LearnedTokens(words, rows.shape[-1], rows).to(backbone.device)
+    space = adapters[0].header.space
+    tokens = LearnedTokens(words, rows.shape[-1], rows, space).to(backbone.device)
     found: dict[str, dict[str, Interference]] = {}
     with tokens.attach(backbone.tables()[0]):
         for own in adapters:

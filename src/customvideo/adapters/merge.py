@@ -105,7 +105,8 @@ def merge_adapters(
         )
     rows = torch.cat([adapter.tokens.value.cpu() for adapter in adapters])
     words = [word for adapter in adapters for word in adapter.words]
-    tokens = LearnedTokens(words, rows.shape[-1], rows).to(backbone.device)
+    space = adapters[0].header.space
+    tokens = LearnedTokens(words, rows.shape[-1], rows, space).to(backbone.device)
     if how == "sum":
         paths = list(dict.fromkeys(path for adapter in adapters for path in adapter.deltas))
         deltas = {path: (_routed if gated else _summed)(adapters, path) for path in paths}
@@ -150,6 +151,11 @@ def refuse_unlike(adapters: Sequence[Adapter]) -> None:
             raise AdapterError(
                 f"The adapter of {names} has gate={header.gate} and that of {_names(adapters[0])} "
                 f"gate={first.gate}, so no file could hold both; train both with one gate."
+            )
+        if header.space != first.space:
+            raise AdapterError(
+                f"The words {names} and {_names(adapters[0])} were learned at different ends of "
+                "the text encoder, so no file could hold both; train both with one word_space."
             )
         if adapter.extras:
             raise AdapterError(

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,18 +23,31 @@ from customvideo.backbones.base import TextTable
 from customvideo.errors import AdapterError, PromptError
 from customvideo.subjects.prompt import LearnedWord, Prompt
 
-__all__ = ["LearnedTokens", "check_words", "table_rows"]
+__all__ = ["LearnedTokens", "WordSpace", "category_rows", "check_words", "table_rows"]
+
+
+WordSpace = Literal["input", "output"]
+"""Where a word is learned: as a row of the text encoder's input table, or as what is added to what
+the encoder puts out where the word stands."""
 
 
 class LearnedTokens(nn.Module):
-    """The embedding rows of some learned words, in the order of the words' tokens.
+    """The vectors of some learned words, in the order of the words' tokens.
 
-    `value` is the one parameter, (row, dim).
+    `value` is the one parameter, (row, dim). In the space "output" the encoder reads each word as
+    its category, whatever is learned, so that a prompt is encoded once and for all; what other
+    tokens know of the word is lost.
     """
 
     _held: Tensor
 
-    def __init__(self, words: Sequence[LearnedWord], dim: int, initial: Tensor) -> None:
+    def __init__(
+        self,
+        words: Sequence[LearnedWord],
+        dim: int,
+        initial: Tensor,
+        space: WordSpace = "input",
+    ) -> None:
         """`initial` (row, dim) holds one row per vector of each word, in order.
 
         Raises:
@@ -45,6 +58,7 @@ class LearnedTokens(nn.Module):
         self.tokens = tuple(token for word in self.words for token in word.tokens)
         assert initial.shape == (len(self.tokens), dim), "one initial row per vector"
         self.value = nn.Parameter(initial.detach().float().clone())
+        self.space: WordSpace = space
         self._first: int | None = None
         self.register_buffer("_held", torch.zeros(len(self.tokens), 1, dtype=torch.bool), False)
 
@@ -78,13 +92,29 @@ class LearnedTokens(nn.Module):
             self._first = len(found)
             return Attachment(ExitStack(), lambda: None)
         longer, self._first = _extended(found, self.words, self.tokens)
-        before, after = _substitution(self, self._first)
         undo = ExitStack()
+        read = self._learned
+        if self.space == "output":
+            read = partial(_same, category_rows(table, self.words))
+            undo.callback(_forget_added, table)
+            table.added = self._added
+        before, after = _substitution(read, len(self.tokens), self._first)
         undo.callback(setattr, table, "tokenizer", found)
         undo.callback(table.embedding.register_forward_pre_hook(before).remove)
         undo.callback(table.embedding.register_forward_hook(after).remove)
         table.tokenizer = longer
         return Attachment(undo, partial(_check_on_top, table, longer))
+
+    def _learned(self) -> Tensor:
+        return self.rows
+
+    def _added(self, ids: Tensor) -> Tensor:
+        """What the words add to encoded prompts (row, token, dim), 0 where none stands."""
+        assert self._first is not None
+        at = ids - self._first
+        ours = (at >= 0) & (at < len(self.tokens))
+        rows = F.embedding(at.clamp(0, len(self.tokens) - 1), self.rows)
+        return torch.where(ours[..., None], rows, 0)
 
     def select(self, ids: Tensor) -> Tensor:
         """Where the words stand in encoded prompts `ids` (row, token).
@@ -110,6 +140,24 @@ def table_rows(table: TextTable) -> Tensor:
     rows = table.embedding.weight
     assert isinstance(rows, Tensor)
     return rows
+
+
+def category_rows(table: TextTable, words: Sequence[LearnedWord]) -> Tensor:
+    """Each word's category in the encoder's own rows, their mean, once a vector (row, dim)."""
+    found = []
+    for word in words:
+        ids = table.tokenizer.encode(word.category, add_special_tokens=False)
+        found += [table_rows(table)[ids].float().mean(dim=0)] * word.vectors
+    return torch.stack(found).detach()
+
+
+def _same(rows: Tensor) -> Tensor:
+    return rows
+
+
+def _forget_added(table: TextTable) -> None:
+    table.added = None
+    table.memory.clear()
 
 
 def check_words(tokenizer: Any, words: Sequence[LearnedWord]) -> None:
@@ -164,9 +212,9 @@ def _check_on_top(table: TextTable, ours: Any) -> None:
 Hook = Callable[..., Any]
 
 
-def _substitution(tokens: LearnedTokens, first: int) -> tuple[Hook, Hook]:
-    """Hooks before and after a lookup that answer ids from `first` on with the learned rows."""
-    count = len(tokens.value)
+def _substitution(rows: Callable[[], Tensor], count: int, first: int) -> tuple[Hook, Hook]:
+    """Hooks before and after a lookup that answer `count` ids from `first` on with `rows` (row,
+    dim)."""
     asked: list[Tensor] = []
 
     def before(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -177,8 +225,8 @@ def _substitution(tokens: LearnedTokens, first: int) -> tuple[Hook, Hook]:
 
     def after(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
         ids = asked.pop()
-        rows = F.embedding((ids - first).clamp(0, count - 1), tokens.rows.to(output.dtype))
-        return torch.where(_ours(ids)[..., None], rows, output)
+        own = F.embedding((ids - first).clamp(0, count - 1), rows().to(output.device, output.dtype))
+        return torch.where(_ours(ids)[..., None], own, output)
 
     def _ours(ids: Tensor) -> Tensor:
         return (ids >= first) & (ids < first + count)

@@ -32,7 +32,7 @@ def renamed(adapter: Adapter, old: str, new: str) -> Adapter:
     photos = {new if name == old else name: digest for name, digest in header.photos.items()}
     changed = header.model_copy(update={"words": words, "photos": photos})
     value = adapter.tokens.value.detach()
-    tokens = LearnedTokens(changed.learned_words, value.shape[1], value)
+    tokens = LearnedTokens(changed.learned_words, value.shape[1], value, changed.space)
     return Adapter(changed, tokens, adapter.deltas, _extras(adapter, {old: new}))
 
 
@@ -70,7 +70,7 @@ def without(adapter: Adapter, name: str) -> Adapter:
     }
     changed = header.model_copy(update=update)
     value = torch.cat(rows)
-    tokens = LearnedTokens(changed.learned_words, value.shape[1], value)
+    tokens = LearnedTokens(changed.learned_words, value.shape[1], value, changed.space)
     return Adapter(changed, tokens, deltas, _extras(adapter, {name: None}))
 
 

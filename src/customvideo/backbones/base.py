@@ -8,9 +8,9 @@ weights or knows a network's inside.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -82,11 +82,16 @@ class TextTable:
 
     `tokenizer` is replaceable: learned words put an extended copy here and take it back.
     `embedding` is the module that is really called, so a forward hook on it sees every lookup.
+    `added`, if there is one, is what learned words add to the encoder's states where they stand:
+    ids (row, token) -> (row, token, dim). The encoder's own states of a prompt are then the same
+    each time, and are kept in `memory`, on the CPU.
     """
 
     tokenizer: Any
     embedding: nn.Module
     max_length: int
+    added: Callable[[Tensor], Tensor] | None = None
+    memory: dict[str, TextStates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

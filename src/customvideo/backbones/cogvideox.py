@@ -59,7 +59,7 @@ class CogVideoX(Transformer):
     def tables(self) -> list[TextTable]:
         return [self._table]
 
-    def encode_prompt(self, texts: Sequence[str]) -> TextStates:
+    def _encode(self, texts: Sequence[str]) -> TextStates:
         read = self._table.tokenizer(
             list(texts),
             padding="max_length",
@@ -67,7 +67,7 @@ class CogVideoX(Transformer):
             truncation=True,
             return_tensors="pt",
         )
-        ids = read.input_ids.to(self.device)
+        ids = read.input_ids.to(self.text_device)
         # Without a mask, as in its training: the padding takes part in the text.
         return TextStates(self._pipeline.text_encoder(ids).last_hidden_state, ids)
 

@@ -82,7 +82,7 @@ class Hunyuan(Transformer):
     def tables(self) -> list[TextTable]:
         return self._tables
 
-    def encode_prompt(self, texts: Sequence[str]) -> TextStates:
+    def _encode(self, texts: Sequence[str]) -> TextStates:
         read = self._tables[0].tokenizer(
             [_TEMPLATE.format(text) for text in texts],
             padding="max_length",
@@ -91,7 +91,7 @@ class Hunyuan(Transformer):
             return_attention_mask=True,
             return_tensors="pt",
         )
-        ids, mask = read.input_ids.to(self.device), read.attention_mask.to(self.device)
+        ids, mask = read.input_ids.to(self.text_device), read.attention_mask.to(self.text_device)
         found = self._pipeline.text_encoder(
             ids, attention_mask=mask, output_hidden_states=True, use_cache=False
         )
@@ -113,7 +113,9 @@ class Hunyuan(Transformer):
             truncation=True,
             return_tensors="pt",
         )
-        pooled: Tensor = self._pipeline.text_encoder_2(read.input_ids.to(self.device)).pooler_output
+        pooled: Tensor = self._pipeline.text_encoder_2(
+            read.input_ids.to(self.text_device)
+        ).pooler_output
         return pooled
 
     @torch.no_grad()

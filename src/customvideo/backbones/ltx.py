@@ -75,7 +75,7 @@ class Ltx(Transformer):
     def tables(self) -> list[TextTable]:
         return [self._table]
 
-    def encode_prompt(self, texts: Sequence[str]) -> TextStates:
+    def _encode(self, texts: Sequence[str]) -> TextStates:
         read = self._table.tokenizer(
             list(texts),
             padding="max_length",
@@ -84,9 +84,9 @@ class Ltx(Transformer):
             return_attention_mask=True,
             return_tensors="pt",
         )
-        ids = read.input_ids.to(self.device)
+        ids = read.input_ids.to(self.text_device)
         states = self._pipeline.text_encoder(ids).last_hidden_state
-        return TextStates(states, ids, real=read.attention_mask.to(self.device).bool())
+        return TextStates(states, ids, real=read.attention_mask.to(self.text_device).bool())
 
     @torch.no_grad()
     def encode_frames(self, frames: Tensor) -> Tensor:

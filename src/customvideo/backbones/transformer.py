@@ -92,9 +92,6 @@ class Transformer(Reading):
     def noise(self) -> Noise:
         raise NotImplementedError
 
-    def encode_prompt(self, texts: Sequence[str]) -> TextStates:
-        raise NotImplementedError
-
     def encode_frames(self, frames: Tensor) -> Tensor:
         raise NotImplementedError
 
@@ -133,6 +130,11 @@ class Transformer(Reading):
     def dtype(self) -> torch.dtype:
         dtype: torch.dtype = self._pipeline.transformer.dtype
         return dtype
+
+    def move_text(self, device: torch.device) -> None:
+        """Move the text encoders, which go on encoding where they are."""
+        for name in self.encoders:
+            getattr(self._pipeline, name).to(device)
 
     @property
     def checkpointed(self) -> bool:

@@ -103,6 +103,10 @@ class UNet3D(Reading):
         device: torch.device = self._unet.conv_in.weight.device
         return device
 
+    def move_text(self, device: torch.device) -> None:
+        """Move the text encoder, which goes on encoding where it is."""
+        self._text_encoder.to(device)
+
     @property
     def dtype(self) -> torch.dtype:
         dtype: torch.dtype = self._unet.conv_in.weight.dtype
@@ -120,14 +124,14 @@ class UNet3D(Reading):
             )
         self._single_frame = mode
 
-    def encode_prompt(self, texts: Sequence[str]) -> TextStates:
+    def _encode(self, texts: Sequence[str]) -> TextStates:
         ids: Tensor = self._table.tokenizer(
             list(texts),
             padding="max_length",
             max_length=self._table.max_length,
             truncation=True,
             return_tensors="pt",
-        ).input_ids.to(self.device)
+        ).input_ids.to(self.text_device)
         return TextStates(self._text_encoder(ids)[0], ids)
 
     @torch.no_grad()

@@ -83,7 +83,7 @@ class Wan(Transformer):
     def tables(self) -> list[TextTable]:
         return [self._table]
 
-    def encode_prompt(self, texts: Sequence[str]) -> TextStates:
+    def _encode(self, texts: Sequence[str]) -> TextStates:
         read = self._table.tokenizer(
             [prompt_clean(text) for text in texts],
             padding=True,
@@ -92,7 +92,10 @@ class Wan(Transformer):
             return_attention_mask=True,
             return_tensors="pt",
         )
-        ids, real = read.input_ids.to(self.device), read.attention_mask.to(self.device).bool()
+        ids, real = (
+            read.input_ids.to(self.text_device),
+            read.attention_mask.to(self.text_device).bool(),
+        )
         # What is masked changes nothing for the rest, so the padding need not be encoded.
         found = self._pipeline.text_encoder(ids, attention_mask=real.long()).last_hidden_state
         states = found * real[..., None]

@@ -63,7 +63,9 @@ def swapped(adapter: Adapter) -> Adapter:
     """
     rows = adapter.tokens.value.detach()
     each = rows.reshape(len(adapter.words), -1, rows.shape[-1])
-    tokens = LearnedTokens(adapter.words, rows.shape[-1], each.roll(-1, 0).flatten(0, 1))
+    tokens = LearnedTokens(
+        adapter.words, rows.shape[-1], each.roll(-1, 0).flatten(0, 1), adapter.header.space
+    )
     return Adapter(adapter.header, tokens, adapter.deltas, adapter.extras)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from customvideo.adapters.adapter import Adapter
 from customvideo.adapters.build import AdapterConfig, DeltaSpec, new_adapter
 from customvideo.adapters.gates import GateKind
+from customvideo.adapters.tokens import WordSpace
 from customvideo.attention.losses import attention_loss
 from customvideo.attention.site import AttentionSite, intermediate, level
 from customvideo.attention.tape import Tape
@@ -95,6 +96,11 @@ class CustomVideoConfig(Settings):
     initial: Literal["category", "rare", "random"] = "category"
     """What the words start from: the category's own embedding, rare tokens, or noise (choice;
     Custom Diffusion takes rare tokens)."""
+    word_space: WordSpace = "input"
+    """Where the words are learned: as rows of the text encoder's input table (stated), or added to
+    what it puts out where they stand. Then every prompt is encoded once, and the encoder is at rest
+    while the rest trains; what later tokens know of the word is lost (choice, for text encoders of
+    billions of parameters)."""
     train: Literal["words", "kv", "kvqo", "kvqo+self"] = "kv"
     """What trains, each step on top of the one before: the words alone; keys and values of text
     (stated); queries for text and what comes out of it; low rank on attention within a frame."""
@@ -148,7 +154,12 @@ class CustomVideo:
     def trainable(self, backbone: Backbone, subjects: Sequence[Subject]) -> Adapter:
         """One word per subject, and deltas on as many layers as `train` says."""
         config = self.config
-        learned = AdapterConfig(vectors=config.vectors, initial=config.initial, gate=config.gate)
+        learned = AdapterConfig(
+            space=self.config.word_space,
+            vectors=config.vectors,
+            initial=config.initial,
+            gate=config.gate,
+        )
         return new_adapter(
             backbone,
             subjects,

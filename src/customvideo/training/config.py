@@ -43,6 +43,9 @@ class TrainerConfig(Settings):
     """Mixed precision of the forward; "auto" is bf16 on a GPU that has it and fp32 on a CPU."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, for less memory."""
+    text_encoder: Literal["device", "host"] = "device"
+    """Where the text encoders are while training: beside the denoiser, or in main memory, where
+    they are slow. With words learned at their output (`word_space`) each prompt is encoded once."""
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Fixes every draw: row r of step s depends on (seed, s, r) and on nothing before it."""
     canvas: Annotated[tuple[Side, Side], FROM_LIST] | None = None
@@ -73,7 +76,7 @@ class TrainerConfig(Settings):
 FREE_ON_RESUME = frozenset(
     {
         *("steps", "checkpoint_every", "keep_checkpoints", "preview_every", "tracker"),
-        *("prior_cache", "least_cells"),
+        *("prior_cache", "least_cells", "text_encoder"),
     }
 )
 """Settings that may change when a run is resumed: none of them moves its trajectory."""

@@ -115,6 +115,7 @@ class Trainer:
         with (
             _own_randomness(self.config.seed, backbone.device),
             _checkpointing(backbone, self.config.gradient_checkpointing),
+            _text_encoder(backbone, self.config.text_encoder),
         ):
             try:
                 session = self._prepare(backbone, method, subjects)
@@ -306,6 +307,25 @@ def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def _text_encoder(backbone: Backbone, place: str) -> Iterator[None]:
+    """Keep the text encoders where `place` says for the block, and bring them back afterwards."""
+    if place == "device" or backbone.device.type == "cpu":
+        yield
+        return
+    if not hasattr(backbone, "move_text"):
+        raise ConfigError(
+            f"Backbone '{backbone.name}' keeps its text encoder beside the denoiser; set "
+            "text_encoder=device."
+        )
+    movable: Any = backbone
+    movable.move_text(torch.device("cpu"))
+    try:
+        yield
+    finally:
+        movable.move_text(backbone.device)
 
 
 @contextmanager
