@@ -14,7 +14,7 @@ import torch
 from customvideo import tables
 from customvideo.backbones import folder as folders
 from customvideo.backbones import unet3d
-from customvideo.backbones.base import BACKBONES, load_backbone
+from customvideo.backbones.base import _HUBS, BACKBONES, family_of, load_backbone
 from customvideo.backbones.folder import fingerprint
 from customvideo.backbones.unet3d import UNet3D, load_folder
 from customvideo.errors import BackboneError
@@ -226,3 +226,20 @@ def test_outside_packages_add_rows(tiny_zeroscope: Path, monkeypatch: pytest.Mon
     assert load_backbone("mine", device="cpu").name == "cerspense/zeroscope_v2_576w"
     # What is built in cannot be taken over.
     assert tables.all_rows(BACKBONES, "any")["toybox"] == BACKBONES["toybox"]
+
+
+def test_a_family_is_known_before_anything_is_loaded(tmp_path: Path) -> None:
+    assert family_of("wan-1.3b") == family_of("Wan-AI/Wan2.1-T2V-1.3B-Diffusers") == "wan"
+    assert family_of("THUDM/CogVideoX-5b") == "cogvideox" and family_of("zeroscope") == "unet3d"
+    assert family_of("toybox") is None and family_of("some/model") is None
+    (tmp_path / "model_index.json").write_text('{"_class_name": "LTXPipeline"}')
+    assert family_of(str(tmp_path)) == "ltx"
+    (tmp_path / "model_index.json").write_text("[]")
+    assert family_of(str(tmp_path)) is None
+
+
+def test_every_known_hub_id_is_that_of_its_loader() -> None:
+    for hub, row in _HUBS.items():
+        source = tables.import_target(BACKBONES[row]).__globals__["__file__"]
+        text = Path(source).read_text().lower()
+        assert hub in text or hub.replace("zai-org", "thudm") in text, hub

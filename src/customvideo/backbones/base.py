@@ -66,6 +66,22 @@ FAMILIES: dict[str, str] = {
 """Class of a stock pipeline -> who loads its folders: a function of a folder or hub id, a device
 and a dtype."""
 
+_HUBS = {
+    "cerspense/zeroscope_v2_576w": "zeroscope",
+    "ali-vilab/text-to-video-ms-1.7b": "modelscope",
+    "wan-ai/wan2.1-t2v-1.3b-diffusers": "wan-1.3b",
+    "wan-ai/wan2.1-t2v-14b-diffusers": "wan-14b",
+    "wan-ai/wan2.2-ti2v-5b-diffusers": "wan2.2-5b",
+    "wan-ai/wan2.2-t2v-a14b-diffusers": "wan2.2-14b",
+    "lightricks/ltx-video": "ltx",
+    "thudm/cogvideox-2b": "cogvideox-2b",
+    "zai-org/cogvideox-2b": "cogvideox-2b",
+    "thudm/cogvideox-5b": "cogvideox-5b",
+    "zai-org/cogvideox-5b": "cogvideox-5b",
+    "hunyuanvideo-community/hunyuanvideo": "hunyuan",
+}
+"""Hub id in lower case -> row of the table."""
+
 _ENTRY_POINTS = "customvideo.backbones"
 _FACTORY = "customvideo.backbones.folder:load"
 
@@ -258,6 +274,7 @@ def family_of(name: str) -> str | None:
     """The family of the model that `load_backbone` would load, if that can be said without
     loading or fetching anything: the name of the module that it belongs to."""
     rows = backbone_rows()
+    name = _HUBS.get(name.lower(), name)
     if name in rows:
         module = rows[name].partition(":")[0].rpartition(".")[2]
         return module if module in _families().values() else None

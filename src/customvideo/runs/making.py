@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -18,17 +18,30 @@ from customvideo import generation
 from customvideo.adapters.adapter import Adapter
 from customvideo.attention.draw import draw_words
 from customvideo.backbones.base import Backbone, backbone_rows, load_backbone
+from customvideo.backbones.upscaling import Upscaling, upscale
 from customvideo.config import Recipe, default_recipe, load_recipe
 from customvideo.errors import AdapterError, ConfigError
 from customvideo.files import ensure_dir
 from customvideo.generation import SamplingConfig
 from customvideo.runs.folder import RECIPE, Say
+from customvideo.runs.memory import enough_memory
 from customvideo.settings import validated
+from customvideo.subjects.prompt import Prompt
 from customvideo.video import Video
 
-__all__ = ["GeneratePlan", "backbone_for", "generate", "sampling_for", "watchable_scale"]
+__all__ = [
+    "GeneratePlan",
+    "backbone_for",
+    "backbone_name",
+    "generate",
+    "recipe_beside",
+    "sampling_for",
+    "watchable_scale",
+]
 
 _FORMATS = (".mp4", ".gif", ".png")
+_KNOBS = ("fewer --frames", "a smaller --size")
+"""What takes less memory."""
 _WATCHABLE = 384
 """Videos narrower than this many pixels are enlarged in files made for people."""
 
@@ -47,6 +60,8 @@ class GeneratePlan:
     backbone: str | None = None
     attention: bool = False
     device: str = "auto"
+    upscale: str | None = None
+    """`MODEL` or `MODEL=STRENGTH` that redraws every video larger."""
 
 
 def generate(plan: GeneratePlan, say: Say) -> list[Path]:
@@ -62,14 +77,18 @@ def generate(plan: GeneratePlan, say: Say) -> list[Path]:
     adapter = None if plan.adapter is None else Adapter.load(plan.adapter)
     if plan.attention and adapter is None:
         raise ConfigError("--attention draws learned words; give the --adapter that has them.")
+    redrawing = None if plan.upscale is None else Upscaling.parse(plan.upscale)
     backbone = backbone_for(plan.adapter, adapter, plan.backbone, plan.device)
     options = sampling_for(plan.adapter, backbone, sampling)
+    enlarge = _enlarger(redrawing, backbone, adapter, options)
     for target, (prompt, seed) in zip(targets, work, strict=True):
         began = time.monotonic()
-        if plan.attention and adapter is not None:
-            video = _with_attention(backbone, adapter, (prompt, seed, options), target)
-        else:
-            video = generation.generate(backbone, adapter, prompt, seed=seed, options=options)
+        with enough_memory(f"generating on '{backbone.name}'", _KNOBS):
+            if plan.attention and adapter is not None:
+                video = _with_attention(backbone, adapter, (prompt, seed, options), target)
+            else:
+                video = generation.generate(backbone, adapter, prompt, seed=seed, options=options)
+            video = enlarge(video, prompt, seed)
         video.save(target, scale=1 if plan.size else watchable_scale(video))
         say(f"Wrote '{target}' ({time.monotonic() - began:.1f} s): {prompt}, seed {seed}")
     return targets
@@ -88,7 +107,7 @@ def backbone_for(
         BackboneError: it cannot be loaded.
     """
     if name is None:
-        name = "toybox" if adapter is None or path is None else _backbone_name(path, adapter)
+        name = "toybox" if adapter is None or path is None else backbone_name(path, adapter)
     backbone = load_backbone(name, device)
     if adapter is not None:
         adapter.check_fits(backbone)
@@ -103,7 +122,7 @@ def sampling_for(path: Path | None, backbone: Backbone, keys: Mapping[str, Any])
     Raises:
         ConfigError: an unknown key, or a value that does not fit.
     """
-    recipe = _recipe_beside(path) or default_recipe(backbone=backbone.name)
+    recipe = recipe_beside(path) or default_recipe(backbone=backbone.name)
     return validated(SamplingConfig, {**recipe.sampling.model_dump(), **keys})
 
 
@@ -135,11 +154,16 @@ def _size(text: str | None) -> dict[str, int]:
     return {"height": int(found[1]), "width": int(found[2])}
 
 
-def _backbone_name(path: Path, adapter: Adapter) -> str:
+def backbone_name(path: Path, adapter: Adapter) -> str:
+    """What `load_backbone` takes for the backbone of the adapter at `path`.
+
+    Raises:
+        AdapterError: it was a folder, and nobody says where.
+    """
     name = adapter.header.backbone
     if name in backbone_rows() or "/" in name:
         return name
-    if recipe := _recipe_beside(path):
+    if recipe := recipe_beside(path):
         return recipe.backbone
     raise AdapterError(
         f"'{path}' was made for the backbone '{name}', which is a folder somewhere; say where with "
@@ -147,11 +171,40 @@ def _backbone_name(path: Path, adapter: Adapter) -> str:
     )
 
 
-def _recipe_beside(path: Path | None) -> Recipe | None:
+def recipe_beside(path: Path | None) -> Recipe | None:
     """The recipe of the run that wrote the adapter at `path`, if it still lies there."""
     if path is None or not (path.parent / RECIPE).is_file():
         return None
     return load_recipe(path.parent / RECIPE)
+
+
+def _enlarger(
+    wanted: Upscaling | None, backbone: Backbone, adapter: Adapter | None, options: SamplingConfig
+) -> Callable[[Video, str, int], Video]:
+    """What redraws the video of a prompt and a seed larger; unless wanted, what leaves it."""
+    if wanted is None:
+        return lambda video, _prompt, _seed: video
+    height, width = options.height or backbone.size[0], options.width or backbone.size[1]
+    clip = options.frames or backbone.frames, height, width
+    larger = wanted.load(clip, str(backbone.device))
+
+    def plain(text: str) -> str:
+        return (Prompt(text) if adapter is None else adapter.prompt(text)).plain
+
+    def enlarge(video: Video, prompt: str, seed: int) -> Video:
+        return upscale(
+            larger,
+            video,
+            plain(prompt),
+            plain(options.negative),
+            seed=seed,
+            steps=options.num_steps,
+            guidance=options.guidance,
+            solver=options.solver,
+            share=wanted.strength,
+        )
+
+    return enlarge
 
 
 def _with_attention(
