@@ -19,6 +19,7 @@ from pathlib import Path
 from customvideo.errors import StorageError
 
 __all__ = [
+    "atomic_folder",
     "atomic_path",
     "ensure_dir",
     "require_free",
@@ -66,6 +67,42 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Yield an empty hidden folder beside `path` that becomes it when the block ends well.
+
+    It vanishes on any error, and with it the parent folders made for it.
+
+    Raises:
+        StorageError: there is something at `path` already, or the place cannot be written.
+    """
+    target = Path(path)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise StorageError(f"There is something at '{path}' already; choose another place.")
+    missing = [folder for folder in target.parents if not folder.exists()]
+    partial = ensure_dir(target.parent) / f".{secrets.token_hex(6)}.partial"
+    try:
+        yield ensure_dir(partial)
+        for file in filter(Path.is_file, partial.rglob("*")):
+            _flush(file)
+        with suppress(OSError):
+            # An empty folder is as good as none, but Windows would not rename over it.
+            target.rmdir()
+        os.rename(partial, target)
+    except OSError as error:
+        if _concerns(error, target.parent):
+            raise storage_error(error, target) from error
+        raise
+    except StorageError as error:
+        # The hidden folder's name would tell nobody anything.
+        raise StorageError(str(error).replace(str(partial), str(target))) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -1,0 +1,94 @@
+"""A complete diffusers folder of the base model with everything learned in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from customvideo.adapters.deltas import Delta, FullDelta, LowRankDelta, WeightDelta
+from customvideo.backbones.stock import HasStock
+from customvideo.errors import AdapterError
+from customvideo.exports.names import split
+from customvideo.exports.order import Exported, Order
+from customvideo.files import write_text
+from customvideo.quiet import without_bars, without_warnings
+
+__all__ = ["MergedFolder"]
+
+
+class MergedFolder:
+    """What a stock pipeline's `from_pretrained` loads, without anything of ours."""
+
+    def write(self, order: Order, folder: Path) -> Exported:
+        """Write the folder, weights in the order's type, and what our own loader wants to know."""
+        backbone = order.backbone
+        assert isinstance(backbone, HasStock), "it has been checked"
+        pipeline = backbone.stock()
+        for path, delta in order.adapter.deltas.items():
+            _add(_layer(order, pipeline, path), delta)
+        if order.adapter.words:
+            _teach(order, pipeline)
+        with without_bars(), without_warnings("diffusers", "transformers"):
+            for part in pipeline.components.values():
+                if isinstance(part, nn.Module):
+                    part.to("cpu", order.dtype)
+            pipeline.save_pretrained(folder, safe_serialization=True)
+        card = {
+            "licence": backbone.licence,
+            "fps": backbone.fps,
+            "frames": backbone.frames,
+            "size": backbone.size,
+        }
+        write_text(folder / "customvideo.json", json.dumps(card, indent=2) + "\n")
+        return Exported()
+
+
+def _layer(order: Order, pipeline: Any, path: str) -> Any:
+    """The layer of the stock pipeline that the delta at `path` belongs to.
+
+    Raises:
+        AdapterError: it has none of that kind.
+    """
+    head, _, rest = path.partition(".")
+    own = split(order.backbone, path)
+    part = getattr(pipeline, head, None)
+    if own[0]:
+        part, rest = getattr(pipeline, own[0]), own[1]
+    elif not isinstance(part, nn.Module):
+        part, rest = getattr(pipeline, "unet", None) or pipeline.transformer, path
+    try:
+        layer = part.get_submodule(rest)
+    except AttributeError:
+        layer = None
+    if layer is None or getattr(layer, "weight", None) is None:
+        raise AdapterError(
+            f"The stock {type(pipeline).__name__} has no layer '{path}', so the adapter cannot be "
+            "merged into it; generate with customvideo."
+        )
+    return layer
+
+
+@torch.no_grad()
+def _add(layer: Any, delta: Delta) -> None:
+    assert isinstance(delta, FullDelta | LowRankDelta | WeightDelta), "it has been checked"
+    layer.weight.copy_(layer.weight.float() + delta.merged().to(layer.weight.device))
+    if isinstance(delta, WeightDelta) and delta.added_bias is not None:
+        layer.bias.copy_(layer.bias.float() + delta.added_bias.to(layer.bias.device))
+
+
+@torch.no_grad()
+def _teach(order: Order, pipeline: Any) -> None:
+    """Put the words into the pipeline's main tokenizer and table, which never becomes smaller."""
+    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
+    tokens = order.adapter.tokens
+    tokenizer.add_tokens(list(tokens.tokens))
+    ids = tokenizer.convert_tokens_to_ids(list(tokens.tokens))
+    with without_warnings("transformers"):
+        if max(ids) >= encoder.get_input_embeddings().num_embeddings:
+            encoder.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
+    rows = encoder.get_input_embeddings().weight
+    rows[ids] = tokens.value.to(rows)
