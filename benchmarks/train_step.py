@@ -1,38 +1,59 @@
-"""What attention control costs: the share of a training step spent on the watch and its loss.
+"""What a training step costs: attention control's share, the stock loop, and each lever.
 
-    python benchmarks/train_step.py                       # the toybox
-    python benchmarks/train_step.py --backbone FOLDER     # any backbone
-    python benchmarks/train_step.py --clock cpu           # on a busy machine, with one thread
+    python benchmarks/train_step.py                                  # attention control, toybox
+    python benchmarks/train_step.py --compare stock --compare pooled
+    python benchmarks/train_step.py --backbone wan --size tiny --compare stock
+    python benchmarks/train_step.py --backbone wan-1.3b --size true --device cuda --compare stock
+    python benchmarks/train_step.py --clock cpu                      # on a busy machine, one thread
 
-Steps with and without it alternate in pairs (which comes first alternates, too), the first pairs
-are a warm-up and not counted, and the share is the median over pairs, so that a machine that slows
-down meanwhile bears on both alike. Prints one JSON object; the exit code is 1 if the bar is missed.
+Each comparison is one line of JSON: the time of ours over the time of the other, step against step
+in alternating pairs (which comes first alternates, too), warm-up excluded, as the median with its
+quartiles; peak memory and work of one step of each; the share of what a large matrix product
+reaches on the same device. All sides have the same model, type, rows and class prior.
+
+attention: ours over ours without attention control; the exit code is 1 if its share misses its bar.
+stock: ours, attention control included, over diffusers' way: pictures and prior pictures encoded in
+every step, the keys' and values' own weights trained by AdamW, no attention control.
+pooled: scenes encoded once over scenes encoded for every row.
+checkpointing: recomputed activations over kept ones. compile: a compiled network over a plain one.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from models import (
+    add_model_options,
+    compared,
+    compiled,
+    load_model,
+    model_folder,
+    print_line,
+    surroundings,
+)
+from torch import Tensor, nn
 
-from customvideo.backbones.base import load_backbone
-from customvideo.config import default_recipe
-from customvideo.methods.base import load_method
+from customvideo.config import Recipe, default_recipe
+from customvideo.methods.base import PriorPlan, load_method
 from customvideo.subjects.subject import Subject
 from customvideo.training.batch import Batches, ScenePool, WordFinder, Workshop
 from customvideo.training.config import TrainerConfig
+from customvideo.training.prior import PriorPool
 from customvideo.training.session import Session, Task, build_accelerator
 
 SHARE_BAR = 0.05
-WARM_UP = 2
-CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+COMPARISONS = ("attention", "stock", "pooled", "checkpointing", "compile")
+SCENES = 8
+PROMPT = "photo of a cat and a dog"
+
+Step = Callable[[], Any]
 
 
 def make_subject(name: str, category: str, colour: tuple[int, int, int]) -> Subject:
@@ -44,76 +65,175 @@ def make_subject(name: str, category: str, colour: tuple[int, int, int]) -> Subj
     return Subject(name, f"<{name}>", category, (image,), (mask,), ("disc.png",))
 
 
-def prepare(backbone_name: str, device: str) -> tuple[Session, Task]:
-    """A session on the backbone's packaged recipe, without the class prior."""
-    backbone = load_backbone(backbone_name, device=device)
-    recipe = default_recipe(backbone=backbone_name)
-    method = load_method(recipe.method, recipe.method_options | {"prior_weight": 0.0})
-    config = TrainerConfig(**{name: getattr(recipe, name) for name in TrainerConfig.model_fields})
-    canvas = config.canvas or backbone.size
-    cast = [make_subject("tom", "cat", (200, 80, 40)), make_subject("rex", "dog", (40, 90, 200))]
-    adapter = method.trainable(backbone, cast)
-    pool = ScenePool(Workshop(backbone, method, cast, canvas, config.seed), 8)
-    task = Task(backbone, method, adapter, method.watches(backbone, 1, *canvas))
-    batches = Batches(pool, WordFinder(backbone, adapter), None, config)
-    return Session(task, batches, config, build_accelerator(config, backbone, None)), task
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A model, the recipe of its family, and the subjects."""
+
+    backbone: Any
+    recipe: Recipe
+    options: argparse.Namespace
+    cast: Sequence[Subject]
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        return self.recipe.canvas or self.backbone.size
+
+    @property
+    def rows(self) -> int:
+        """Scenes and prior pictures of a step."""
+        return self.recipe.batch_size + self.prior_rows
+
+    @property
+    def prior_rows(self) -> int:
+        if self.options.no_prior:
+            return 0
+        return int(self.recipe.method_options.get("prior_rows", 0))
+
+    def ours(self, *, watched: bool = True, around: Any = nullcontext, **changes: Any) -> Step:
+        """A step of ours with some of the trainer's settings changed; `around` is entered for
+        it."""
+        backbone, recipe = self.backbone, self.recipe
+        method = load_method(recipe.method, recipe.method_options)
+        settings = {name: getattr(recipe, name) for name in TrainerConfig.model_fields}
+        config = TrainerConfig(**{**settings, "pool": SCENES, **changes})
+        adapter = method.trainable(backbone, self.cast)
+        workshop = Workshop(backbone, method, self.cast, self.canvas, config.seed)
+        pool = ScenePool(workshop, config.pool)
+        sites = method.watches(backbone, pool.frames, *self.canvas) if watched else []
+        task = Task(backbone, method, adapter, sites)
+        batches = Batches(pool, WordFinder(backbone, adapter), self._prior(method), config)
+        session = Session(task, batches, config, build_accelerator(config, backbone, None))
+
+        def step() -> None:
+            with adapter.attach(backbone), self._recomputing(config), around():
+                session.train_step()
+
+        return step
+
+    def stock(self, denoise: Callable[[Tensor, Tensor], Tensor], network: nn.Module) -> Step:
+        """A step as diffusers' example trainers do it; `denoise` calls the stock `network` with
+        noisy latents and times."""
+        backbone = self.backbone
+        trained = [
+            parameter
+            for path in backbone.layers("text_kv")
+            for parameter in network.get_submodule(path).parameters()
+        ]
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.AdamW(trained, lr=1e-8, weight_decay=0.0)
+        half = backbone.dtype != torch.float32
+        pictures = torch.rand(self.rows, 1, 3, *self.canvas, device=backbone.device) * 2 - 1
+
+        def step() -> None:
+            with torch.autocast(backbone.device.type, backbone.dtype, enabled=half):
+                latents = torch.cat([backbone.encode_frames(row[None]) for row in pictures])
+                noise = torch.randn_like(latents)
+                times = backbone.noise.draw_times(self.rows, torch.Generator()).to(latents.device)
+                noisy = backbone.noise.mix(latents, noise, times)
+                found = denoise(noisy, times)
+                wanted = backbone.noise.target(latents, noise, times)
+                loss = (found.float() - wanted.float()).square().mean()
+            loss.backward()
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        return step
+
+    def _prior(self, method: Any) -> PriorPool | None:
+        """Random latents in the place of class-prior samples, whose making is no part of a step."""
+        plan: PriorPlan | None = method.prior(self.backbone, self.cast)
+        if plan is None or not self.prior_rows:
+            return None
+        shape = self.backbone.latent_shape(1, *self.canvas)
+        return PriorPool(plan, {one: torch.randn(2, *shape) for one in plan.categories}, {})
+
+    def _recomputing(self, config: TrainerConfig) -> AbstractContextManager[None]:
+        self.backbone.checkpointed = config.gradient_checkpointing
+        return nullcontext()
 
 
-def one_step(session: Session, device: torch.device, clock: Callable[[], float]) -> float:
-    """Seconds of the session's next step, waiting for the device."""
-    began = clock()
-    session.train_step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return clock() - began
+def stock_step(bench: Bench, folder: str, make: Callable[..., Any]) -> Step:
+    """The stock step: with diffusers' own network, apart from ours where ours changes it."""
+    backbone = bench.backbone
+    texts = [PROMPT] * bench.rows
+    if backbone.family != "unet3d":
+
+        def predict(noisy: Tensor, times: Tensor) -> Tensor:
+            found: Tensor = backbone.predict(noisy, times, backbone.encode_prompt(texts))
+            return found
+
+        return bench.stock(predict, backbone.denoiser)
+    from diffusers import UNet3DConditionModel
+
+    unet = make(
+        lambda: UNet3DConditionModel.from_pretrained(
+            folder, subfolder="unet", torch_dtype=backbone.dtype
+        ),
+        str(backbone.device),
+    )
+    unet.to(backbone.device).requires_grad_(False).eval()
+
+    def call(noisy: Tensor, times: Tensor) -> Tensor:
+        text = backbone.encode_prompt(texts).states.to(backbone.dtype)
+        found: Tensor = unet(noisy.to(backbone.dtype), times, text).sample
+        return found
+
+    return bench.stock(call, unet)
 
 
-def measure(session: Session, task: Task, options: argparse.Namespace) -> list[tuple[float, float]]:
-    """Seconds per step (with, without) attention control, in pairs, after a warm-up."""
-    clock = CLOCKS[options.clock]
-    variants = (task, replace(task, sites=[]))
-    pairs = []
-    for index in range(WARM_UP + options.pairs):
-        seconds = [0.0, 0.0]
-        for which in (0, 1) if index % 2 else (1, 0):
-            session.task = variants[which]
-            seconds[which] = one_step(session, task.backbone.device, clock)
-        pairs.append((seconds[0], seconds[1]))
-    return pairs[WARM_UP:]
+def sides(name: str, bench: Bench, folder: str, make: Callable[..., Any]) -> dict[str, Step]:
+    """Ours, then what it is compared with."""
+    if name == "attention":
+        return {"with": bench.ours(), "without": bench.ours(watched=False)}
+    if name == "stock":
+        return {"ours": bench.ours(), "stock": stock_step(bench, folder, make)}
+    if name == "pooled":
+        return {"pooled": bench.ours(), "anew": bench.ours(pool=0)}
+    if name == "checkpointing":
+        kept = bench.ours(gradient_checkpointing=False)
+        return {"recomputed": bench.ours(gradient_checkpointing=True), "kept": kept}
+    around = lambda: compiled(bench.backbone)  # noqa: E731
+    return {"compiled": bench.ours(around=around), "plain": bench.ours()}
 
 
 def main() -> int:
     options = parse_options()
     if options.threads:
         torch.set_num_threads(options.threads)
-    session, task = prepare(options.backbone, options.device)
-    with task.adapter.attach(task.backbone):
-        pairs = measure(session, task, options)
-    share = statistics.median(1 - without / watched for watched, without in pairs)
-    report = {
-        "model": task.backbone.name,
-        "device": str(task.backbone.device),
-        "threads": torch.get_num_threads(),
-        "clock": options.clock,
-        "sites": len(task.sites),
-        "pairs": len(pairs),
-        "seconds_with": round(statistics.median(watched for watched, _ in pairs), 4),
-        "seconds_without": round(statistics.median(without for _, without in pairs), 4),
-        "attention_control_share": round(share, 4),
-        "bar": SHARE_BAR,
-        "passed": share <= SHARE_BAR,
-    }
-    print(json.dumps(report, indent=2))
-    return 0 if report["passed"] else 1
+    passed = True
+    with model_folder(options) as (folder, make):
+        backbone = load_model(options, folder, make)
+        named = options.backbone if options.size == "own" else folder
+        recipe = default_recipe(backbone=named)
+        if options.no_prior:
+            values = {**recipe.method_options, "prior_weight": 0.0}
+            recipe = recipe.model_copy(update={"method_options": values})
+        cast = [
+            make_subject("tom", "cat", (200, 80, 40)),
+            make_subject("rex", "dog", (40, 90, 200)),
+        ]
+        bench = Bench(backbone, recipe, options, cast)
+        for name in options.compare or ["attention"]:
+            report = compared(sides(name, bench, folder, make), options, backbone)
+            if name == "attention":
+                share = 1 - 1 / report["ratio"]
+                report |= {"attention_control_share": round(share, 4), "bar": SHARE_BAR}
+                report["passed"] = share <= SHARE_BAR or options.size != "own"
+                passed = passed and report["passed"]
+            rows = {"rows": bench.rows, "canvas": bench.canvas}
+            print_line({"compare": name, **surroundings(options, backbone), **rows, **report})
+    return 0 if passed else 1
 
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="toybox")
-    parser.add_argument("--device", default="auto")
+    add_model_options(parser)
+    parser.add_argument("--compare", action="append", choices=COMPARISONS, help="repeat for more")
+    parser.add_argument("--no-prior", action="store_true", help="without class-prior rows")
     parser.add_argument("--pairs", type=int, default=30)
-    parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--warm-up", type=int, default=2)
     return parser.parse_args()
 
 

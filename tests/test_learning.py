@@ -17,7 +17,7 @@ from customvideo.errors import ConfigError, StorageError
 from customvideo.generation import CustomVideoWarning
 from customvideo.runs import TrainPlan, learning
 from customvideo.runs.folder import require_writable, undone_on_error
-from customvideo.runs.learning import _recipe
+from customvideo.runs.learning import recipe_of
 from customvideo.training.interrupt import Interrupted
 from tests.cast import make_cast
 from tests.surroundings import run_cli, train, write_pair, write_photos
@@ -80,7 +80,7 @@ def test_a_backbone_that_is_set_brings_its_own_recipe(tmp_path: Path) -> None:
     def say(text: str) -> None:
         raise AssertionError(f"nothing should be said, least of all: {text}")
 
-    recipe = _recipe(TrainPlan(tmp_path / "run", sets=["backbone=zeroscope"]), say)
+    recipe = recipe_of(TrainPlan(tmp_path / "run", sets=["backbone=zeroscope"]), say)
     assert recipe == default_recipe(backbone="zeroscope")
 
 

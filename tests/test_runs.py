@@ -19,7 +19,7 @@ from customvideo.errors import ConfigError, EvaluationError, StorageError, Subje
 from customvideo.runs import EvaluatePlan, GeneratePlan, TrainPlan, evaluate, generate, scoring
 from customvideo.runs.calling import command
 from customvideo.runs.folder import claim, loss_curves, undone_on_error
-from customvideo.runs.learning import _recipe
+from customvideo.runs.learning import recipe_of
 from customvideo.runs.making import sampling_for, watchable_scale
 from customvideo.training.interrupt import Interrupted
 from customvideo.video import Video
@@ -95,20 +95,20 @@ def test_flags_win_over_sets_and_sets_over_the_file(tmp_path: Path) -> None:
         sets=["seed=2", "steps=8"],
         choices={"seed": 3, "backbone": None},
     )
-    recipe = _recipe(plan, said_nothing)
+    recipe = recipe_of(plan, said_nothing)
     assert (recipe.seed, recipe.steps, recipe.warmup) == (3, 8, 2)
 
 
 def test_a_named_backbone_brings_its_own_recipe(tmp_path: Path) -> None:
     plan = TrainPlan(tmp_path / "run", choices={"backbone": "zeroscope"})
-    recipe = _recipe(plan, said_nothing)
+    recipe = recipe_of(plan, said_nothing)
     assert recipe.backbone == "zeroscope"
     assert recipe.steps == customvideo.config.default_recipe(backbone="zeroscope").steps
 
 
 def test_without_a_backbone_it_says_that_it_takes_the_toybox(tmp_path: Path) -> None:
     lines: list[str] = []
-    recipe = _recipe(TrainPlan(tmp_path / "run"), lines.append)
+    recipe = recipe_of(TrainPlan(tmp_path / "run"), lines.append)
     assert recipe.backbone == "toybox"
     assert len(lines) == 1 and "toybox" in lines[0] and "--backbone" in lines[0]
 
@@ -120,7 +120,7 @@ def test_subjects_given_replace_those_of_the_file(tmp_path: Path) -> None:
         subjects=["tom:cat=photos/tom", "ada=photos/ada"],
         recipe=tmp_path / "my.toml",
     )
-    subjects = _recipe(plan, said_nothing).subjects
+    subjects = recipe_of(plan, said_nothing).subjects
     assert list(subjects) == ["tom", "ada"]
     assert subjects["tom"].category == "cat" and subjects["ada"].category == ""
 
@@ -128,7 +128,7 @@ def test_subjects_given_replace_those_of_the_file(tmp_path: Path) -> None:
 def test_one_word_for_two_subjects_is_refused(tmp_path: Path) -> None:
     plan = TrainPlan(tmp_path / "run", ["tom:cat=a", "tom:dog=b"], choices={"backbone": "toybox"})
     with pytest.raises(SubjectError, match="share the word '<tom>'"):
-        _recipe(plan, said_nothing)
+        recipe_of(plan, said_nothing)
 
 
 # Folders

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tomli_w
@@ -91,6 +91,9 @@ class Recipe(TrainerConfig):
     """A row of `customvideo.methods.base.METHODS`."""
     backbone: str = "toybox"
     """A row of `customvideo.backbones.base.BACKBONES`, a diffusers folder, or a hub id."""
+    fit: Literal["auto", 8, 12, 16, 24, 48, 80] | None = None
+    """Card in GiB that settings are turned for until the run fits, "auto" for the one that is
+    there; nothing is turned if absent."""
     subjects: dict[str, Annotated[SubjectEntry, BeforeValidator(_entry)]] = Field(
         default_factory=dict
     )

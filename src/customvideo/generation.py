@@ -154,14 +154,14 @@ def generate_with_attention(
 
     The maps (frame, height, width) of every learned word in the prompt are attention
     probabilities, averaged over steps and over the sites of intermediate size, on the finest of
-    those sites' grids. Without an adapter there are none. Warns as `generate`.
+    those sites' grids. Without learned words there are none. Warns as `generate`.
 
     Raises:
         ConfigError: as `generate`, or the adapter's method renders in a way of its own.
         BackboneError, AdapterError: as `generate`.
     """
-    if adapter is None:
-        return generate(backbone, None, prompt, seed=seed, options=options), {}
+    if adapter is None or not adapter.words:
+        return generate(backbone, adapter, prompt, seed=seed, options=options), {}
     if renderer(adapter) is not None:
         raise ConfigError(
             f"The method '{adapter.header.method}' renders in its own way, of which no attention "

@@ -19,8 +19,10 @@ import typer
 from typer.core import TyperGroup
 
 from customvideo import __version__
+from customvideo.cli.adapters import export, import_file
 from customvideo.cli.bench import bench
 from customvideo.cli.flags import MENDABLE, Device, Sets, say
+from customvideo.cli.merging import add, merge, remove
 from customvideo.errors import UserError
 from customvideo.training.interrupt import Interrupted
 
@@ -104,16 +106,29 @@ def train(  # noqa: PLR0913 - a verb's parameters are its flags
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR.")] = False,
     segmenter: Segmenter = None,
     device: Device = "auto",
+    fit: Annotated[
+        str | None,
+        typer.Option(metavar="GB", help="Turn settings until it fits a card: auto, 8, 12, … 80."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it will be and need.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
     """Learn subjects from their photos.
 
     Writes DIR/adapter.safetensors, checkpoints/, recipe.toml, masks/ and report.html.
     """
-    from customvideo.runs import TrainPlan
+    from customvideo.runs import TrainPlan, preflight
     from customvideo.runs import train as run
 
     choices = {"backbone": backbone, "method": method, "seed": seed, "segmenter": segmenter}
-    run(TrainPlan(out, subject, recipe, sets, choices, resume, device), say=say)
+    card = int(fit) if fit is not None and fit.isdecimal() else fit
+    plan = TrainPlan(out, subject, recipe, sets, {**choices, "fit": card}, resume, device)
+    if dry_run or as_json:
+        preflight(plan, say, as_json=as_json)
+    else:
+        run(plan, say=say)
 
 
 @app.command(short_help="Make videos from prompts.")
@@ -130,12 +145,19 @@ def generate(  # noqa: PLR0913 - a verb's parameters are its flags
         float | None, typer.Option(help="How closely to follow the prompt.")
     ] = None,
     strength: Annotated[float | None, typer.Option(help="How much of the adapter.")] = None,
+    regions: Annotated[
+        str | None, typer.Option(help="Whose words keep to their places: off, alike or all.")
+    ] = None,
     frames: Annotated[int | None, typer.Option(help="Length of the video.")] = None,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Height and width.")] = None,
     backbone: Backbone = None,
     attention: Annotated[
         bool, typer.Option("--attention", help="Also draw where each word looks.")
     ] = False,
+    upscale: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL[=STRENGTH]", help="Who redraws the video larger; 0.7 of it."),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Make videos from prompts; several prompts or seeds give numbered files."""
@@ -143,9 +165,10 @@ def generate(  # noqa: PLR0913 - a verb's parameters are its flags
     from customvideo.runs import generate as run
 
     given = {"negative": negative, "num_steps": steps, "guidance": guidance, "frames": frames}
-    given["strength"] = strength
+    given |= {"strength": strength, "regions": regions}
     sampling = {key: value for key, value in given.items() if value is not None}
-    run(GeneratePlan(prompt, out, adapter, seed, sampling, size, backbone, attention, device), say)
+    looks = (size, backbone, attention, device, upscale)
+    run(GeneratePlan(prompt, out, adapter, seed, sampling, *looks), say)
 
 
 @app.command(short_help="Score an adapter's videos.")
@@ -173,6 +196,29 @@ def evaluate(  # noqa: PLR0913 - a verb's parameters are its flags
         adapter, out, subject, prompt, seed, backbone, encoders, masks, device, finder
     )
     run(plan, say)
+
+
+@app.command(short_help="Rank where a model looks, before training.")
+def sites(  # noqa: PLR0913 - a verb's parameters are its flags
+    subject: Photos = [],  # noqa: B006
+    backbone: Backbone = None,
+    scenes: Annotated[int, typer.Option(min=1, help="Composed scenes to look at.")] = 8,
+    top: Annotated[int | None, typer.Option(min=1, help="How many sites to suggest.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The ranking as JSON.")] = None,
+    seed: Seed = 0,
+    segmenter: Segmenter = None,
+    device: Device = "auto",
+) -> None:
+    """Rank a model's attention sites by how well they see the subjects' categories."""
+    from customvideo.runs import SitesPlan
+    from customvideo.runs import rank as run
+
+    masks, name = segmenter or "grabcut", backbone or "toybox"
+    run(SitesPlan(subject, name, masks, scenes, top, seed, out, device), say)
+
+
+app.command("export", short_help="Write an adapter for another program.")(export)
+app.command("import", short_help="Read another trainer's file.")(import_file)
 
 
 @app.command(short_help="See it all work, offline, in minutes.")
@@ -219,6 +265,11 @@ def sheet(
     from customvideo.toybox.commands import sheet as run
 
     run(out, count, seed, say=say)
+
+
+app.command(short_help="Make one adapter of several.")(merge)
+app.command(short_help="Learn more subjects on top of an adapter.")(add)
+app.command(short_help="Take a subject out of an adapter.")(remove)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@
     checkpoints/<step>/    to go on from
     losses.jsonl           one line a step
     previews/<step>.mp4    if the recipe asks for previews
+    replay/<name>/         pictures of subjects learned earlier, drawn for want of their photos
     adapter.safetensors    what was learned
     report.html            all of it to look at
 
@@ -30,6 +31,7 @@ __all__ = [
     "MASKS",
     "PREVIEWS",
     "RECIPE",
+    "REPLAY",
     "REPORT",
     "Say",
     "claim",
@@ -42,9 +44,9 @@ Say = Callable[[str], None]
 """Where a line of progress goes."""
 
 ADAPTER, RECIPE, REPORT = "adapter.safetensors", "recipe.toml", "report.html"
-CHECKPOINTS, MASKS, PREVIEWS = "checkpoints", "masks", "previews"
+CHECKPOINTS, MASKS, PREVIEWS, REPLAY = "checkpoints", "masks", "previews", "replay"
 _LOSSES = "losses.jsonl"
-_BEGUN = (RECIPE, MASKS, CHECKPOINTS, _LOSSES, "tensorboard")
+_BEGUN = (RECIPE, MASKS, CHECKPOINTS, REPLAY, _LOSSES, "tensorboard")
 """What a run that never came to its first checkpoint may have left: nothing to be missed."""
 _PROBE, _PROBE_SIZE = ".probe", 1 << 16
 

@@ -26,12 +26,13 @@ from customvideo.config import (
     dump_toml,
     parse_set,
 )
-from customvideo.errors import SubjectError
+from customvideo.errors import ConfigError, SubjectError
 from customvideo.files import ensure_dir, write_text
 from customvideo.generation import CustomVideoWarning, generate
 from customvideo.methods.base import Method, TuningFree, learned_numbers, load_method
 from customvideo.report import Comparison, ReportData, render_report
 from customvideo.runs.calling import command
+from customvideo.runs.fitting import fitted, knobs
 from customvideo.runs.folder import (
     ADAPTER,
     CHECKPOINTS,
@@ -46,6 +47,7 @@ from customvideo.runs.folder import (
     undone_on_error,
 )
 from customvideo.runs.making import watchable_scale
+from customvideo.runs.memory import enough_memory
 from customvideo.subjects.masks import (
     coverage,
     outliers,
@@ -61,7 +63,18 @@ from customvideo.training.progress import StepReport
 from customvideo.training.trainer import Trainer
 from customvideo.video import Video
 
-__all__ = ["Job", "TrainPlan", "customize", "facts", "fit", "load_job", "sample_scenes", "train"]
+__all__ = [
+    "Job",
+    "TrainPlan",
+    "customize",
+    "facts",
+    "fit",
+    "learn",
+    "load_job",
+    "recipe_of",
+    "sample_scenes",
+    "train",
+]
 
 _SHOWN_SCENES = 6
 
@@ -104,19 +117,29 @@ def train(plan: TrainPlan, say: Say) -> Path:
         Interrupted: stopped from outside, after saving.
     """
     claim(plan.out, plan.resume)
-    recipe = _recipe(plan, say)
+    recipe = recipe_of(plan, say)
     require_writable(plan.out)
+    return learn(recipe, plan.out, resume=plan.resume, device=plan.device, say=say)
+
+
+def learn(recipe: Recipe, out: Path, *, resume: bool = False, device: str, say: Say) -> Path:
+    """Do what `recipe` says in the folder `out`, which is claimed and can be written.
+
+    Returns the adapter's path, and raises as `train`."""
     try:
-        job = load_job(recipe, plan.device, say)
+        with enough_memory(f"loading '{recipe.backbone}'", ["a smaller --backbone"]):
+            job = load_job(recipe, device, say)
     except KeyboardInterrupt:
         raise Interrupted(
             "Stopped before training, nothing was made; run the same command again to start."
         ) from None
-    adapter = fit(job, plan.out, resume=plan.resume, say=say)
-    _write_report(job, plan.out, adapter)
-    say(f"Wrote '{plan.out / ADAPTER}' and '{plan.out / REPORT}'. Next:")
-    say(f"  {_generate_command(adapter, plan.out)}")
-    return plan.out / ADAPTER
+    turned = knobs(job.recipe, hasattr(job.backbone, "checkpointed"))
+    with enough_memory(f"training on '{job.backbone.name}'", turned, "--fit auto chooses"):
+        adapter = fit(job, out, resume=resume, say=say)
+    _write_report(job, out, adapter)
+    say(f"Wrote '{out / ADAPTER}' and '{out / REPORT}'. Next:")
+    say(f"  {_generate_command(adapter, out)}")
+    return out / ADAPTER
 
 
 def customize(
@@ -141,6 +164,11 @@ def customize(
     if folder is not None:
         claim(folder, resume=False)
     recipe = compose_recipe([("backbone", backbone.name), *keys.items()])
+    if recipe.fit is not None:
+        raise ConfigError(
+            "The setting 'fit' belongs to `customvideo train`, which loads the backbone itself; "
+            "leave it out."
+        )
     method = load_method(recipe.method, recipe.method_options)
     _note_unlearned(backbone, [subject.category for subject in subjects])
     with nullcontext() if folder is None else undone_on_error(folder):
@@ -153,8 +181,10 @@ def customize(
 def load_job(recipe: Recipe, device: str, say: Say = lambda _: None) -> Job:
     """Load everything `recipe` names, what is quick to check before what is slow to make.
 
-    The job's recipe says each subject's category, and works from any folder.
+    The job's recipe says each subject's category, has its `fit` carried out, and works from any
+    folder.
     """
+    recipe = fitted(recipe, device, say)
     method = load_method(recipe.method, recipe.method_options)
     segmenter = resolve_segmenter(recipe.masks.segmenter, recipe.masks.model or None)
     found = read_photos(recipe.specs)
@@ -219,7 +249,7 @@ def facts(job: Job, adapter: Adapter) -> dict[str, object]:
     }
 
 
-def _recipe(plan: TrainPlan, say: Say) -> Recipe:
+def recipe_of(plan: TrainPlan, say: Say) -> Recipe:
     """One recipe: a file's, the resumed run's or the packaged one, then `--set`, then flags."""
     flags = [(key, value) for key, value in plan.choices.items() if value is not None]
     changes = [*map(parse_set, plan.sets), *flags]
@@ -252,13 +282,14 @@ def _settled(recipe: Recipe, subjects: Sequence[Subject]) -> Recipe:
     }
     # Of two models, `DETECTOR,SEGMENTER`, each may be a folder.
     model = ",".join(_absolute(part) for part in recipe.masks.model.split(","))
-    known, cache = recipe.backbone in BACKBONES, recipe.prior_cache
+    known, cache, start = recipe.backbone in BACKBONES, recipe.prior_cache, recipe.start_from
     changes = {
         "subjects": entries,
         "backbone": recipe.backbone if known else _absolute(recipe.backbone),
         "masks": recipe.masks.model_copy(update={"model": model}),
         # May be made only when it is needed.
         "prior_cache": cache and str(Path(cache).expanduser().absolute()),
+        "start_from": start and str(Path(start).expanduser().absolute()),
     }
     return recipe.model_copy(update=changes)
 
