@@ -21,12 +21,13 @@ from tests.evaluation.conftest import tiny_clip, tiny_dino  # noqa: F401
 from tests.surroundings import contents, run_cli, sampled, train, write_pair
 
 FLAGS = {
-    "train": "subject out recipe set backbone method seed resume segmenter device",
-    "generate": "adapter out seed negative steps guidance strength frames size backbone attention"
-    " upscale device",
+    "train": "subject out recipe set backbone method seed resume segmenter fit dry-run json device",
+    "generate": "adapter out seed negative steps guidance strength regions frames size backbone"
+    " attention upscale device",
     "evaluate": "adapter subject prompt out seed backbone clip dino finder segmenter device",
     "export": "to out backbone rank dtype verify words-only device",
     "import": "backbone out device",
+    "sites": "subject backbone scenes top out seed segmenter device",
     "demo": "out seed device",
     "merge": "out how rename captions report backbone device",
     "add": "to out replay set backbone seed segmenter resume device",
@@ -38,7 +39,7 @@ FLAGS = {
     "bench search": "out method factor plan edition set pairs prompts seeds device ray"
     " retry-failed",
     "bench score": "device",
-    "bench probe": "videos device",
+    "bench probe": "videos entry device",
     "bench table": "out ours max-mb",
     "bench check": "",
     "bench fetch": "out",
