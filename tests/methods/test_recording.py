@@ -65,14 +65,10 @@ def test_alike_subjects_are_drawn_otherwise_and_others_as_ever(
     prompts = [ALIKE, "a <tom> cat and a <rex> dog", "a <tom> cat"]
     plain = generate(backbone, adapter, prompts, options=options("off"))
     apart = generate(backbone, adapter, prompts, options=options("alike"))
-    changed = [
-        not np.array_equal(a.frames, b.frames) for a, b in zip(plain, apart, strict=True)
-    ]
+    changed = [not np.array_equal(a.frames, b.frames) for a, b in zip(plain, apart, strict=True)]
     assert changed == [True, False, False]
     every = generate(backbone, adapter, prompts, options=options("all"))
-    changed = [
-        not np.array_equal(a.frames, b.frames) for a, b in zip(plain, every, strict=True)
-    ]
+    changed = [not np.array_equal(a.frames, b.frames) for a, b in zip(plain, every, strict=True)]
     assert changed == [True, True, False]
 
 
@@ -83,9 +79,7 @@ def test_the_same_video_alone_and_beside_others(backbone: UNet3D, adapter: Adapt
     assert np.abs(together[1].frames.astype(int) - alone.frames.astype(int)).max() <= 1
 
 
-def test_words_part_only_after_the_picture_is_laid_out(
-    backbone: UNet3D, adapter: Adapter
-) -> None:
+def test_words_part_only_after_the_picture_is_laid_out(backbone: UNet3D, adapter: Adapter) -> None:
     plain = generate(backbone, adapter, ALIKE, options=options("off"))
     never = generate(backbone, adapter, ALIKE, options=options("alike", regions_begin=1.0))
     assert np.array_equal(plain.frames, never.frames)
