@@ -124,8 +124,12 @@ class Bench:
         optimizer = torch.optim.AdamW(trained, lr=1e-8, weight_decay=0.0)
         half = backbone.dtype != torch.float32
         pictures = torch.rand(self.rows, 1, 3, *self.canvas, device=backbone.device) * 2 - 1
+        again = self.recipe.gradient_checkpointing
+        if again and network is not backbone.denoiser:
+            network.enable_gradient_checkpointing()
 
         def step() -> None:
+            backbone.checkpointed = again
             with torch.autocast(backbone.device.type, backbone.dtype, enabled=half):
                 latents = torch.cat([backbone.encode_frames(row[None]) for row in pictures])
                 noise = torch.randn_like(latents)

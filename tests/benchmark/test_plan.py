@@ -84,7 +84,7 @@ def test_every_packaged_entry_can_be_made(backbone: str) -> None:
     assert {entry.recipe.backbone for entry in entries} == {backbone}
     # What the complete method does anyway is no ablation there.
     labels = {entry.label for entry in entries}
-    same = {"customvideo-panel", "customvideo-together"}
+    same = {"customvideo-panel", "customvideo-together", "customvideo-no-regions"}
     repeats = {"toybox": {"customvideo-paste"}, "zeroscope": same}
     assert labels == packaged_entries().keys() - repeats[backbone]
     # A method that is in the table is compared, unless its model is none of the base model's.
