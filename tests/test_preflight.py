@@ -280,13 +280,23 @@ def test_weights_that_are_here_are_not_fetched_again(
     assert missing_bytes(model, numbers) == {"transformer": 40, "text_encoder": 40}
 
 
-def test_looking_into_the_cache_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("a connection was opened")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert sizes.cached("nobody/nothing-of-this-name") is None
+def test_looking_into_the_cache_asks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(socket.socket, "connect", lambda *where: asked.append(where))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *where, **_: asked.append(where))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert sizes.cached("somebody/model") is None
+    place = tmp_path / "models--somebody--model"
+    folder = place / "snapshots" / "abc123"
+    folder.mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("abc123")
+    assert sizes.cached("somebody/model") is None, "nothing whole is there"
+    (folder / "model_index.json").write_text("{}")
+    assert sizes.cached("somebody/model") == folder
+    assert not asked
 
 
 # Fitting a card
