@@ -273,9 +273,9 @@ def _warn(backbone: Backbone, prompt: Prompt) -> None:
 
 def _problems(backbone: Backbone, prompt: Prompt) -> Iterator[str]:
     learned = ", ".join(word.word for word in prompt.words)
-    if prompt.unknown:
+    if unknown := [word for word in prompt.unknown if not _in_vocabulary(backbone, word)]:
         known = f"the adapter knows {learned}" if learned else "no adapter is attached"
-        yield f"Nobody learned {', '.join(prompt.unknown)} in '{prompt.text}'; {known}."
+        yield f"Nobody learned {', '.join(unknown)} in '{prompt.text}'; {known}."
     if prompt.words and not prompt.mentioned:
         yield (
             f"The prompt '{prompt.text}' has no learned word, so no subject of the adapter will "
@@ -291,6 +291,11 @@ def _problems(backbone: Backbone, prompt: Prompt) -> Iterator[str]:
             f"The prompt '{prompt.text}' is longer than the backbone '{backbone.name}' reads, and "
             "its end is ignored; shorten it."
         )
+
+
+def _in_vocabulary(backbone: Backbone, word: str) -> bool:
+    """Whether the text encoder has the word itself, as one that an adapter was merged into."""
+    return word in backbone.tables()[0].tokenizer.get_vocab()
 
 
 def _unheard(backbone: Backbone, prompt: Prompt) -> list[str]:

@@ -63,6 +63,12 @@ def test_what_was_exported_is_imported_and_drawn(
     assert "layers of" in done.stdout and "no words" in done.stdout
     again = Adapter.load(tmp_path / "again.safetensors")
     assert set(again.deltas) == set(Adapter.load(adapter).deltas)
+    before = contents(tmp_path)
+    said = complaint(run_cli("import", file, *there, "--out", tmp_path / "again.safetensors"))
+    mentions(said, tmp_path / "again.safetensors", "already")
+    said = complaint(run_cli("import", file, *there, "--out", tmp_path / "again.txt"))
+    mentions(said, "end its name with .safetensors")
+    assert contents(tmp_path) == before
     drawn = run_cli(
         *("generate", "a cat", "--adapter", tmp_path / "again.safetensors", *there),
         *("--out", tmp_path / "cat.png", *sampled()),
@@ -134,3 +140,21 @@ def test_an_import_that_is_not_understood(wan_folder: Path, tmp_path: Path) -> N
     missing = tmp_path / "none.safetensors"
     said = complaint(run_cli("import", missing, "--backbone", wan_folder, "--out", out))
     mentions(said, missing, "give a .safetensors file")
+
+
+def test_a_merged_folder_says_how_to_draw_and_not_where_it_was_made(
+    adapter: Path, tiny_zeroscope: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "merged"
+    wanted = ("--to", "merged-folder", "--backbone", tiny_zeroscope, "--out", out)
+    assert run_cli("export", adapter, *wanted).exit_code == 0
+    texts = [file.read_text() for file in out.glob("**/*.json")]
+    assert texts and not any(str(tiny_zeroscope) in text for text in texts)
+    page = (out / "README.md").read_text()
+    assert all(f"- {key}: " in page for key in ("frames", "height", "width", "guidance"))
+    word = Adapter.load(adapter).words[0]
+    drawn = run_cli(
+        *("generate", f"a {word.word} {word.category}", "--backbone", out),
+        *("--out", tmp_path / "one.png", *sampled()),
+    )
+    assert drawn.exit_code == 0 and "Nobody learned" not in drawn.output

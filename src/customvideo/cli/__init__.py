@@ -146,7 +146,8 @@ def generate(  # noqa: PLR0913 - a verb's parameters are its flags
     ] = None,
     strength: Annotated[float | None, typer.Option(help="How much of the adapter.")] = None,
     regions: Annotated[
-        str | None, typer.Option(help="Whose words keep to their places: off, alike or all.")
+        str | None,
+        typer.Option(help="Whose words keep to their places: off, alike, all; else the run's."),
     ] = None,
     frames: Annotated[int | None, typer.Option(help="Length of the video.")] = None,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Height and width.")] = None,

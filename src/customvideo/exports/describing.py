@@ -86,9 +86,12 @@ def usage(order: Order, notes: Sequence[str]) -> str:
     ]
     if words:
         lines += [f"Each word stands before its category: `{list_subjects(words)}`."]
-    sampling = {key: value for key, value in order.sampling.items() if value not in (None, "")}
+    backbone, asked = order.backbone, dict(order.sampling)
+    usual = {"frames": backbone.frames, "height": backbone.size[0], "width": backbone.size[1]}
+    asked |= {key: asked.get(key) or value for key, value in usual.items()}
+    sampling = {key: value for key, value in asked.items() if value not in (None, "")}
     if sampling:
-        lines += ["", "Here it is sampled with", ""]
+        lines += ["", "Here it is sampled as follows; other programs have to be told:", ""]
         lines += [f"- {key}: {value}" for key, value in sampling.items()]
     if notes:
         lines += ["", *(f"- {note}" for note in notes)]

@@ -37,6 +37,8 @@ class MergedFolder:
                 if isinstance(part, nn.Module):
                     part.to("cpu", order.dtype)
             pipeline.save_pretrained(folder, safe_serialization=True)
+        for config in folder.glob("*/config.json"):
+            _forget_where(config)
         card = {
             "licence": backbone.licence,
             "fps": backbone.fps,
@@ -45,6 +47,13 @@ class MergedFolder:
         }
         write_text(folder / "customvideo.json", json.dumps(card, indent=2) + "\n")
         return Exported()
+
+
+def _forget_where(config: Path) -> None:
+    """Leave out of a part's config where on this disk it was loaded from."""
+    told = json.loads(config.read_text(encoding="utf-8"))
+    told.pop("_name_or_path", None)
+    write_text(config, json.dumps(told, indent=2, sort_keys=True) + "\n")
 
 
 def _layer(order: Order, pipeline: Any, path: str) -> Any:

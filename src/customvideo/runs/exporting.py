@@ -16,7 +16,7 @@ from customvideo.exports.base import check_target
 from customvideo.exports.base import export as write
 from customvideo.exports.importing import import_adapter
 from customvideo.exports.order import DTYPES, Exported, Order
-from customvideo.runs.folder import Say
+from customvideo.runs.folder import Say, require_new_file
 from customvideo.runs.making import backbone_for, sampling_for
 from customvideo.settings import suggest
 
@@ -78,8 +78,10 @@ def import_file(plan: ImportPlan, say: Say) -> Path:
     """Make an adapter without words of the plan's file and return its own.
 
     Raises:
-        UserError: the file is not understood whole, or the backbone or place cannot be used.
+        UserError: the file is not understood whole, or the backbone or place cannot be used, or
+            there is a file already.
     """
+    require_new_file(plan.out)
     backbone = load_backbone(plan.backbone, plan.device)
     adapter = import_adapter(plan.file, backbone)
     adapter.save(plan.out)

@@ -36,6 +36,7 @@ __all__ = [
     "Say",
     "claim",
     "loss_curves",
+    "require_new_file",
     "require_writable",
     "undone_on_error",
 ]
@@ -147,3 +148,18 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
+
+
+def require_new_file(out: Path) -> None:
+    """Refuse a place where an adapter cannot be written, or would replace something.
+
+    Raises:
+        ConfigError: its name is no adapter's.
+        StorageError: there is something already, or nothing can be written.
+    """
+    suffix = Path(ADAPTER).suffix
+    if out.suffix != suffix:
+        raise ConfigError(f"'{out}' would be no adapter file; end its name with {suffix}.")
+    if out.exists():
+        raise StorageError(f"There is a file '{out}' already; choose another --out.")
+    require_writable(out.parent)

@@ -27,12 +27,18 @@ from customvideo.errors import (
     AdapterError,
     ConfigError,
     PromptError,
-    StorageError,
     SubjectError,
 )
 from customvideo.files import ensure_dir, write_text
 from customvideo.methods.base import TuningFree, load_method
-from customvideo.runs.folder import REPLAY, Say, claim, require_writable, undone_on_error
+from customvideo.runs.folder import (
+    REPLAY,
+    Say,
+    claim,
+    require_new_file,
+    require_writable,
+    undone_on_error,
+)
 from customvideo.runs.learning import TrainPlan, learn, train
 from customvideo.runs.making import backbone_for, backbone_name, recipe_beside
 from customvideo.subjects.masks import check_mask, resolve_segmenter
@@ -41,7 +47,6 @@ from customvideo.subjects.subject import SubjectSpec
 
 __all__ = ["AddPlan", "MergePlan", "RemovePlan", "add", "merge", "remove"]
 
-_SUFFIX = ".safetensors"
 _DRAWN, _TRIED = 5, 10
 """Pictures of an earlier subject that are wanted where its photos are not given, and drawn."""
 
@@ -109,7 +114,7 @@ def merge(plan: MergePlan, say: Say) -> Path:
     if plan.how is not None and plan.how not in WAYS:
         raise ConfigError(f"There is no way '{plan.how}' to merge; choose {', '.join(WAYS)}.")
     captions = None if plan.captions is None else _read_captions(plan.captions)
-    _require_new(plan.out)
+    require_new_file(plan.out)
     if plan.report is not None:
         require_writable(plan.report.parent)
     adapters = _with_names([Adapter.load(path) for path in plan.adapters], plan.rename)
@@ -183,7 +188,7 @@ def remove(plan: RemovePlan, say: Say) -> Path:
     Raises:
         UserError: it has no such word or no other, or a file cannot be read or written.
     """
-    _require_new(plan.out)
+    require_new_file(plan.out)
     adapter, name = Adapter.load(plan.source), plan.name.strip("<>")
     less = without(adapter, name)
     less.save(plan.out)
@@ -197,15 +202,6 @@ def remove(plan: RemovePlan, say: Say) -> Path:
         say(f"All that was learned of <{name}> is gone; {others} are exactly what they were.")
     say(f"Wrote '{plan.out}'; prompts with <{name}> are refused.")
     return plan.out
-
-
-def _require_new(out: Path) -> None:
-    """Refuse a place where an adapter cannot be written, or would replace something."""
-    if out.suffix != _SUFFIX:
-        raise ConfigError(f"'{out}' would be no adapter file; end its name with {_SUFFIX}.")
-    if out.exists():
-        raise StorageError(f"There is a file '{out}' already; choose another --out.")
-    require_writable(out.parent)
 
 
 def _with_names(adapters: Sequence[Adapter], changes: Sequence[str]) -> list[Adapter]:
@@ -256,7 +252,8 @@ def _table(costs: Costs, how: str) -> list[str]:
     if not costs:
         return []
     width = max(len(way) for way in WAYS)
-    lines = ["Lost of what each subject's own adapter learned (0 nothing, 1 all):"]
+    told = "0 nothing, 1 as far off as the base model"
+    lines = [f"Lost of what each subject's own adapter learned ({told}):"]
     lines.append("  " + " " * width + "".join(f"  {f'<{name}>':>8}" for name in costs))
     for way in WAYS:
         if all(way in row for row in costs.values()):
