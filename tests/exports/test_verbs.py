@@ -140,6 +140,15 @@ def test_an_import_that_is_not_understood(wan_folder: Path, tmp_path: Path) -> N
     missing = tmp_path / "none.safetensors"
     said = complaint(run_cli("import", missing, "--backbone", wan_folder, "--out", out))
     mentions(said, missing, "give a .safetensors file")
+    said = complaint(run_cli("import", tmp_path, "--backbone", wan_folder, "--out", out))
+    mentions(said, tmp_path, "is a folder")
+
+
+def test_an_adapter_is_not_imported(adapter: Path, tiny_zeroscope: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.safetensors"
+    said = complaint(run_cli("import", adapter, "--backbone", tiny_zeroscope, "--out", out))
+    mentions(said, adapter, "an adapter of customvideo already")
+    assert not out.exists()
 
 
 def test_a_merged_folder_says_how_to_draw_and_not_where_it_was_made(

@@ -8,6 +8,7 @@ no time, so the same training gives the same bytes. What the tensors mean is
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ __all__ = [
     "FORMAT_VERSION",
     "AdapterHeader",
     "WordRecord",
+    "is_adapter",
     "metadata",
     "read_file",
     "require_successor",
@@ -80,6 +82,11 @@ class AdapterHeader(Settings):
     @property
     def learned_words(self) -> tuple[LearnedWord, ...]:
         return tuple(LearnedWord(word.name, word.category, word.vectors) for word in self.words)
+
+
+def is_adapter(told: Mapping[str, str] | None) -> bool:
+    """Whether a file with these metadata is an adapter of this program."""
+    return _KEY in (told or {})
 
 
 def metadata(header: AdapterHeader) -> dict[str, str]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from customvideo.adapters.deltas import Delta, FullDelta, LowRankDelta, WeightDelta
+from customvideo.adapters.header import is_adapter
 from customvideo.backbones.base import Backbone
 from customvideo.errors import AdapterError
 from customvideo.exports.names import ENCODER, experts, original, places, split
@@ -72,10 +73,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         AdapterError: it is missing, or is none.
     """
+    if path.is_dir():
+        raise AdapterError(f"'{path}' is a folder; give the .safetensors file in it.")
     if not path.is_file():
         raise AdapterError(f"There is no file '{path}' to import; give a .safetensors file.")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
+            if is_adapter(file.metadata()):
+                raise AdapterError(
+                    f"'{path}' is an adapter of customvideo already; use it as it is."
+                )
             return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise AdapterError(

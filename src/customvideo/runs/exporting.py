@@ -16,7 +16,7 @@ from customvideo.exports.base import check_target
 from customvideo.exports.base import export as write
 from customvideo.exports.importing import import_adapter
 from customvideo.exports.order import DTYPES, Exported, Order
-from customvideo.runs.folder import Say, require_new_file
+from customvideo.runs.folder import ADAPTER, Say, require_new_file
 from customvideo.runs.making import backbone_for, sampling_for
 from customvideo.settings import suggest
 
@@ -60,7 +60,8 @@ def export(plan: ExportPlan, say: Say) -> Path:
         raise ConfigError(f"There is no type '{plan.dtype}'{suggest(plan.dtype, DTYPES)}")
     adapter = Adapter.load(plan.adapter)
     backbone = backbone_for(plan.adapter, adapter, plan.backbone, plan.device)
-    out = plan.out or plan.adapter.parent / f"export-{plan.target}"
+    named = "export" if plan.adapter.name == ADAPTER else plan.adapter.stem
+    out = plan.out or plan.adapter.parent / f"{named}-{plan.target}"
     order = Order(
         adapter,
         backbone,
