@@ -20,7 +20,7 @@ from customvideo.attention.site import AttentionSite
 from customvideo.backbones.base import TextStates, TextTable
 from customvideo.backbones.folder import Card
 from customvideo.backbones.noise import Ddpm
-from customvideo.backbones.transformer import Loaded, Transformer, load_pipeline
+from customvideo.backbones.transformer import Loaded, Transformer, load_pipeline, t5_table
 from customvideo.errors import BackboneError
 
 __all__ = ["CogVideoX", "load", "load_large", "load_small"]
@@ -44,13 +44,7 @@ class CogVideoX(Transformer):
         self._noise = Ddpm(loaded.scheduler_config)
         pipeline = self._pipeline
         self._tokens = int(pipeline.transformer.config.max_text_seq_length)
-        self._table = TextTable(
-            tokenizer=pipeline.tokenizer,
-            # The encoder calls this module, whose weight the table of `get_input_embeddings`
-            # only shares: a hook on that one would see nothing.
-            embedding=pipeline.text_encoder.encoder.embed_tokens,
-            max_length=self._tokens,
-        )
+        self._table = t5_table(pipeline, self._tokens)
 
     @property
     def noise(self) -> Ddpm:
@@ -73,32 +67,22 @@ class CogVideoX(Transformer):
 
     @torch.no_grad()
     def encode_frames(self, frames: Tensor) -> Tensor:
-        self.latent_shape(frames.shape[1], *frames.shape[-2:])
-        vae = self._pipeline.vae
-        pixels = frames.to(self.device, vae.dtype).transpose(1, 2)
-        codes = torch.cat([vae.encode(row[None]).latent_dist.mode() for row in pixels]).float()
-        return codes * float(vae.config.scaling_factor)
+        return self._codes(frames) * float(self._pipeline.vae.config.scaling_factor)
 
     @torch.no_grad()
     def decode_frames(self, latents: Tensor) -> Tensor:
-        vae = self._pipeline.vae
-        codes = (latents.to(self.device).float() * (1 / vae.config.scaling_factor)).to(vae.dtype)
-        pixels = torch.cat([vae.decode(row[None]).sample for row in codes]).float()
+        config = self._pipeline.vae.config
+        pixels = self._pixels(latents.to(self.device).float() * (1 / config.scaling_factor))
         # Of an even number of latent frames the decoder makes the first as long as the others:
         # what it begins with are copies of the first picture.
-        frames = (latents.shape[2] - 1) * vae.config.temporal_compression_ratio + 1
-        return pixels[:, :, -int(frames) :].transpose(1, 2).clamp(-1, 1)
+        frames = (latents.shape[2] - 1) * config.temporal_compression_ratio + 1
+        return pixels[:, -int(frames) :]
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         vae = self._pipeline.vae.config
         time, space = int(vae.temporal_compression_ratio), self._pipeline.vae_scale_factor_spatial
         step = space * self._pipeline.transformer.config.patch_size
-        if frames < 1 or frames % time != 1 % time:
-            near = max(1, round((frames - 1) / time) * time + 1)
-            raise BackboneError(
-                f"Backbone '{self.name}' makes 1, {time + 1}, {2 * time + 1}, … frames, not "
-                f"{frames}: choose {near}."
-            )
+        self._check_frames(frames, time)
         if min(height, width) < 1 or height % step or width % step:
             raise BackboneError(
                 f"Backbone '{self.name}' cannot make {height}x{width} pixels: choose a height and "

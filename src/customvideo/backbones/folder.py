@@ -10,18 +10,21 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from torch import nn
 
 from customvideo.backbones.base import FAMILIES
 from customvideo.errors import BackboneError
-from customvideo.quiet import without_warnings
+from customvideo.quiet import without_bars, without_warnings
 from customvideo.tables import import_target
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "load",
     "loading_failed",
     "placed",
+    "quiet_loading",
     "read_json",
     "readme_licence",
 ]
@@ -245,3 +249,16 @@ def readme_licence(folder: Path) -> str | None:
 
 def _pair(size: Any) -> tuple[int, int] | None:
     return None if size is None else (int(size[0]), int(size[1]))
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No bars, and no words of the libraries, while their pipelines load inside."""
+    with (
+        without_bars(diffusers_logging),
+        without_warnings("transformers", "diffusers"),
+        warnings.catch_warnings(),
+    ):
+        # The name that all supported versions know; newer ones have a second.
+        warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+        yield

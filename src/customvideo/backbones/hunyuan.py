@@ -120,30 +120,19 @@ class Hunyuan(Transformer):
 
     @torch.no_grad()
     def encode_frames(self, frames: Tensor) -> Tensor:
-        self.latent_shape(frames.shape[1], *frames.shape[-2:])
-        vae = self._pipeline.vae
-        pixels = frames.to(self.device, vae.dtype).transpose(1, 2)
-        codes = torch.cat([vae.encode(row[None]).latent_dist.mode() for row in pixels])
-        scaled: Tensor = codes.float() * vae.config.scaling_factor
+        scaled: Tensor = self._codes(frames) * self._pipeline.vae.config.scaling_factor
         return scaled
 
     @torch.no_grad()
     def decode_frames(self, latents: Tensor) -> Tensor:
-        vae = self._pipeline.vae
-        codes = (latents.to(self.device).float() / vae.config.scaling_factor).to(vae.dtype)
-        pixels = torch.cat([vae.decode(row[None]).sample for row in codes]).float()
-        return pixels.transpose(1, 2).clamp(-1, 1)
+        scale = self._pipeline.vae.config.scaling_factor
+        return self._pixels(latents.to(self.device).float() / scale)
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         config = self._pipeline.vae.config
         time, space = config.temporal_compression_ratio, config.spatial_compression_ratio
         step = space * self._pipeline.transformer.config.patch_size
-        if frames < 1 or frames % time != 1 % time:
-            near = max(1, round((frames - 1) / time) * time + 1)
-            raise BackboneError(
-                f"Backbone '{self.name}' makes 1, {time + 1}, {2 * time + 1}, … frames, not "
-                f"{frames}: choose {near}."
-            )
+        self._check_frames(frames, time)
         if min(height, width) < 1 or height % step or width % step:
             raise BackboneError(
                 f"Backbone '{self.name}' cannot make {height}x{width} pixels: choose height and "

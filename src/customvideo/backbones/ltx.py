@@ -12,7 +12,6 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,14 @@ import numpy as np
 import torch
 from diffusers import LTXPipeline
 from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
-from torch import Tensor, nn
+from torch import Tensor
 
 from customvideo.attention.site import AttentionSite
 from customvideo.backbones.base import TextStates, TextTable
 from customvideo.backbones.folder import Card
+from customvideo.backbones.modules import remember
 from customvideo.backbones.noise import Flow
-from customvideo.backbones.transformer import Loaded, Transformer, load_pipeline
+from customvideo.backbones.transformer import Loaded, Transformer, load_pipeline, t5_table
 from customvideo.errors import BackboneError, ConfigError
 
 __all__ = ["Ltx", "load", "load_ltx"]
@@ -55,14 +55,8 @@ class Ltx(Transformer):
         super().__init__(loaded, device)
         self.decode_timestep = 0.0
         self.decode_noise_scale = 0.0
-        vae, encoder = self._pipeline.vae, self._pipeline.text_encoder
-        self._table = TextTable(
-            tokenizer=self._pipeline.tokenizer,
-            # The encoder calls this module, whose weight the table of `get_input_embeddings`
-            # only shares: a hook on that one would see nothing.
-            embedding=encoder.encoder.embed_tokens,
-            max_length=_TOKENS,
-        )
+        vae = self._pipeline.vae
+        self._table = t5_table(self._pipeline, _TOKENS)
         shape = (1, vae.config.latent_channels, 1, 1, 1)
         self._mean = vae.latents_mean.float().view(shape)
         self._deviation = vae.latents_std.float().view(shape) / vae.config.scaling_factor
@@ -90,11 +84,7 @@ class Ltx(Transformer):
 
     @torch.no_grad()
     def encode_frames(self, frames: Tensor) -> Tensor:
-        self.latent_shape(frames.shape[1], *frames.shape[-2:])
-        vae = self._pipeline.vae
-        pixels = frames.to(self.device, vae.dtype).transpose(1, 2)
-        codes = torch.cat([vae.encode(row[None]).latent_dist.mode() for row in pixels]).float()
-        latents: Tensor = (codes - self._mean) / self._deviation
+        latents: Tensor = (self._codes(frames) - self._mean) / self._deviation
         return latents
 
     @torch.no_grad()
@@ -106,12 +96,7 @@ class Ltx(Transformer):
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         vae = self._pipeline.vae
         time, space = vae.temporal_compression_ratio, vae.spatial_compression_ratio
-        if frames < 1 or frames % time != 1 % time:
-            near = max(1, round((frames - 1) / time) * time + 1)
-            raise BackboneError(
-                f"Backbone '{self.name}' makes 1, {time + 1}, {2 * time + 1}, … frames, not "
-                f"{frames}: choose {near}."
-            )
+        self._check_frames(frames, time)
         if min(height, width) < 1 or height % space or width % space:
             raise BackboneError(
                 f"Backbone '{self.name}' cannot make {height}x{width} pixels: choose a height and "
@@ -143,16 +128,11 @@ class Ltx(Transformer):
         asked again.
         """
         with super().cached_text(text, negative), ExitStack() as undo:
-            assert self._memory is not None
-            told = self._memory[2]
-            # In the network's type now, or it would be another tensor in every call.
-            told = replace(told, states=told.states.to(self.dtype))
-            self._memory = (text, negative, told)
             network = self._pipeline.transformer
-            _remember(network, "caption_projection", undo)
+            remember(network, "caption_projection", undo)
             for block in network.transformer_blocks:
-                _remember(block.attn2, "to_k", undo)
-                _remember(block.attn2, "to_v", undo)
+                remember(block.attn2, "to_k", undo)
+                remember(block.attn2, "to_v", undo)
             yield
 
     def _predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:
@@ -190,41 +170,6 @@ class Ltx(Transformer):
                 told = codes.new_tensor([self.decode_timestep])
             pixels: Tensor = vae.decode(codes, told).sample
         return pixels
-
-
-class _Remembered(nn.Module):
-    """A layer that answers from memory what it was asked last, and asks again otherwise.
-
-    The network hands on what `caption_projection` answers as a new view in each call, so a question
-    is known by where it lies; nothing else can come to lie there while the last one is kept.
-    """
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        # In a tuple, or it would be registered and rename the parameters meanwhile.
-        self._layer = (layer,)
-        self._asked: Tensor | None = None
-        self._answer: Tensor | None = None
-
-    def forward(self, states: Tensor) -> Tensor:
-        if self._answer is None or self._asked is None or not _same(self._asked, states):
-            self._asked, self._answer = states, self._layer[0](states)
-        return self._answer
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one is other or (
-        one.data_ptr() == other.data_ptr()
-        and one.dtype == other.dtype
-        and one.shape == other.shape
-        and one.stride() == other.stride()
-    )
-
-
-def _remember(parent: Any, name: str, undo: ExitStack) -> None:
-    layer = getattr(parent, name)
-    setattr(parent, name, _Remembered(layer))
-    undo.callback(setattr, parent, name, layer)
 
 
 def _noise(config: Mapping[str, Any], picture: tuple[int, ...]) -> Flow:

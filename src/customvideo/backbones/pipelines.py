@@ -18,14 +18,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from safetensors import SafetensorError
 
-from customvideo.backbones.folder import Card, digest_weights, readme_licence
+from customvideo.backbones.folder import Card, digest_weights, quiet_loading, readme_licence
 from customvideo.errors import ConfigError
-from customvideo.quiet import without_bars, without_warnings
+from customvideo.quiet import without_warnings
 from customvideo.settings import suggest
 
 __all__ = ["Lent", "PipelineKind", "as_bytes", "fitted", "fitted_clip"]
@@ -95,7 +94,7 @@ class PipelineKind:
         folder = found if found.is_dir() else self._fetched(name)
         self._check_folder(folder)
         try:
-            with _quiet_loading():
+            with quiet_loading():
                 pipeline = cls.from_pretrained(
                     folder,
                     # No other format, which might be a pickle.
@@ -203,15 +202,3 @@ def fitted(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
 def fitted_clip(clip: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Every frame of `clip` (frame, h, w, 3) as `fitted` makes it."""
     return np.stack([fitted(frame, size) for frame in clip])
-
-
-@contextmanager
-def _quiet_loading() -> Iterator[None]:
-    with (
-        without_bars(diffusers_logging),
-        without_warnings("transformers", "diffusers"),
-        warnings.catch_warnings(),
-    ):
-        # The name that all supported versions know; newer ones have a second.
-        warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
-        yield

@@ -7,16 +7,14 @@ read, how latents are counted and where text attention sits. It is NOT a pipelin
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -29,15 +27,16 @@ from customvideo.backbones.folder import (
     has,
     loading_failed,
     placed,
+    quiet_loading,
     read_json,
 )
+from customvideo.backbones.modules import weighted
 from customvideo.backbones.noise import Noise
 from customvideo.backbones.reading import Reading
 from customvideo.backbones.stock import copied
 from customvideo.errors import BackboneError
-from customvideo.quiet import without_bars, without_warnings
 
-__all__ = ["Loaded", "Transformer", "joined", "load_pipeline", "weighted"]
+__all__ = ["Loaded", "Transformer", "joined", "load_pipeline", "t5_table"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +111,29 @@ class Transformer(Reading):
         raise NotImplementedError
 
     # What they share.
+
+    def _check_frames(self, frames: int, step: int) -> None:
+        """Refuse lengths other than 1, step + 1, 2 * step + 1, …: the first frame stands alone."""
+        if frames < 1 or frames % step != 1 % step:
+            near = max(1, round((frames - 1) / step) * step + 1)
+            raise BackboneError(
+                f"Backbone '{self.name}' makes 1, {step + 1}, {2 * step + 1}, … frames, not "
+                f"{frames}: choose {near}."
+            )
+
+    def _codes(self, frames: Tensor) -> Tensor:
+        """What the autoencoder makes of frames (row, frame, 3, height, width) in [-1, 1], float32
+        (row, channel, frame, height, width)."""
+        self.latent_shape(frames.shape[1], *frames.shape[-2:])
+        vae = self._pipeline.vae
+        pixels = frames.to(self.device, vae.dtype).transpose(1, 2)
+        return torch.cat([vae.encode(row[None]).latent_dist.mode() for row in pixels]).float()
+
+    def _pixels(self, codes: Tensor) -> Tensor:
+        """The reverse of `_codes`, within [-1, 1]."""
+        vae = self._pipeline.vae
+        pixels = [vae.decode(row[None]).sample for row in codes.to(vae.dtype)]
+        return torch.cat(pixels).float().transpose(1, 2).clamp(-1, 1)
 
     @property
     def denoiser(self) -> nn.Module:
@@ -204,8 +226,9 @@ class Transformer(Reading):
     @contextmanager
     def cached_text(self, text: TextStates, negative: TextStates | None = None) -> Iterator[None]:
         """The joined halves are made once; a family may do more."""
-        before = self._memory
-        self._memory = (text, negative, joined(text, negative))
+        before, told = self._memory, joined(text, negative)
+        # In the network's type now, or it would be another tensor in every call.
+        self._memory = (text, negative, replace(told, states=told.states.to(self.dtype)))
         try:
             yield
         finally:
@@ -237,13 +260,15 @@ def joined(text: TextStates, negative: TextStates | None) -> TextStates:
     )
 
 
-def weighted(module: nn.Module) -> list[str]:
-    """Paths of the layers with a weight of their own, embedding tables left out."""
-    return [
-        path
-        for path, layer in module.named_modules()
-        if layer._parameters.get("weight") is not None and not isinstance(layer, nn.Embedding)
-    ]
+def t5_table(pipeline: Any, length: int) -> TextTable:
+    """The input table of a T5-like `text_encoder`, which reads `length` tokens."""
+    return TextTable(
+        tokenizer=pipeline.tokenizer,
+        # The encoder calls this module, whose weight the table of `get_input_embeddings` only
+        # shares: a hook on that one would see nothing.
+        embedding=pipeline.text_encoder.encoder.embed_tokens,
+        max_length=length,
+    )
 
 
 def load_pipeline(
@@ -265,7 +290,7 @@ def load_pipeline(
     _check_reader(folder)
     types = {"default": weights, "vae": torch.float32}
     try:
-        with _quietly():
+        with quiet_loading():
             pipeline = cls.from_pretrained(
                 folder,
                 torch_dtype=types,
@@ -319,15 +344,3 @@ def _check_reader(folder: Path) -> None:
                 f"The tokenizer in '{model.parent}' is read by the package sentencepiece, which is "
                 "not installed: pip install sentencepiece protobuf."
             )
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    with (
-        without_bars(diffusers_logging),
-        without_warnings("transformers", "diffusers"),
-        warnings.catch_warnings(),
-    ):
-        # The name that all supported versions know; newer ones have a second.
-        warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
-        yield

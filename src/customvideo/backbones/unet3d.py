@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from customvideo.attention.site import AttentionSite
 from customvideo.backbones.base import LayerGroup, TextStates, TextTable
 from customvideo.backbones.folder import Card, fetch
+from customvideo.backbones.modules import weighted
 from customvideo.backbones.noise import Ddpm
 from customvideo.backbones.reading import Reading, joined_ids
 from customvideo.backbones.stock import assembled
@@ -200,11 +201,11 @@ class UNet3D(Reading):
             parts = ("to_q", "to_k", "to_v", "to_out.0")
             return [f"{_block(path)}.attn1.{part}" for path in sites for part in parts]
         if group.startswith("encoder"):
-            paths = [f"{_ENCODER}.{path}" for path in _weighted(self._text_encoder)]
+            paths = [f"{_ENCODER}.{path}" for path in weighted(self._text_encoder)]
             attention = group == "encoder_attention"
             return [path for path in paths if not attention or _ENCODER_ATTENTION.search(path)]
         whole = group == "denoiser"
-        return [path for path in _weighted(self._unet) if whole or not _TEMPORAL.search(path)]
+        return [path for path in weighted(self._unet) if whole or not _TEMPORAL.search(path)]
 
     def tables(self) -> list[TextTable]:
         return [self._table]
@@ -321,15 +322,6 @@ def attention_sites(unet: Any, frames: int, height: int, width: int) -> list[Att
 def _block(site: str) -> str:
     """The transformer block around the text attention at `site`."""
     return site.rpartition(".")[0]
-
-
-def _weighted(module: nn.Module) -> list[str]:
-    """Paths of the layers with a weight of their own, embedding tables left out."""
-    return [
-        path
-        for path, layer in module.named_modules()
-        if layer._parameters.get("weight") is not None and not isinstance(layer, nn.Embedding)
-    ]
 
 
 def load_folder(

@@ -7,6 +7,7 @@ for every token, and 2.2 T2V-A14B, where one expert removes much noise and anoth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from customvideo.attention.site import AttentionSite
 from customvideo.backbones.base import TextStates, TextTable
 from customvideo.backbones.folder import Card, has, read_json
+from customvideo.backbones.modules import remember
 from customvideo.backbones.noise import Flow, FlowRelay
-from customvideo.backbones.transformer import Loaded, Transformer, load_pipeline
+from customvideo.backbones.transformer import Loaded, Transformer, load_pipeline, t5_table
 from customvideo.errors import BackboneError
 
 __all__ = [
@@ -59,13 +61,7 @@ class Wan(Transformer):
             self._experts["transformer_2"] = pipeline.transformer_2
             self._denoiser = nn.ModuleDict(self._experts).eval()
         self._padding = int(pipeline.tokenizer.pad_token_id)
-        self._table = TextTable(
-            tokenizer=pipeline.tokenizer,
-            # The encoder calls this module, whose weight the table of `get_input_embeddings`
-            # only shares: a hook on that one would see nothing.
-            embedding=pipeline.text_encoder.encoder.embed_tokens,
-            max_length=_TOKENS,
-        )
+        self._table = t5_table(pipeline, _TOKENS)
         config = pipeline.vae.config
         shape = (1, config.z_dim, 1, 1, 1)
         self._mean = torch.tensor(config.latents_mean).view(shape).to(device)
@@ -108,29 +104,17 @@ class Wan(Transformer):
 
     @torch.no_grad()
     def encode_frames(self, frames: Tensor) -> Tensor:
-        self.latent_shape(frames.shape[1], *frames.shape[-2:])
-        vae = self._pipeline.vae
-        pixels = frames.to(self.device, vae.dtype).transpose(1, 2)
-        codes = torch.cat([vae.encode(row[None]).latent_dist.mode() for row in pixels]).float()
-        return (codes - self._mean) / self._deviation
+        return (self._codes(frames) - self._mean) / self._deviation
 
     @torch.no_grad()
     def decode_frames(self, latents: Tensor) -> Tensor:
-        vae = self._pipeline.vae
-        codes = (latents.to(self.device).float() * self._deviation + self._mean).to(vae.dtype)
-        pixels = torch.cat([vae.decode(row[None]).sample for row in codes]).float()
-        return pixels.transpose(1, 2).clamp(-1, 1)
+        return self._pixels(latents.to(self.device).float() * self._deviation + self._mean)
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         config = self._pipeline.vae.config
         time, space = config.scale_factor_temporal, config.scale_factor_spatial
         step = [space * patch for patch in self._patch[1:]]
-        if frames < 1 or frames % time != 1 % time:
-            near = max(1, round((frames - 1) / time) * time + 1)
-            raise BackboneError(
-                f"Backbone '{self.name}' makes 1, {time + 1}, {2 * time + 1}, … frames, not "
-                f"{frames}: choose {near}."
-            )
+        self._check_frames(frames, time)
         if min(height, width) < 1 or height % step[0] or width % step[1]:
             raise BackboneError(
                 f"Backbone '{self.name}' cannot make {height}x{width} pixels: choose a height "
@@ -173,10 +157,10 @@ class Wan(Transformer):
         with super().cached_text(text, negative), ExitStack() as undo:
             for network in self._experts.values():
                 embedder = network.condition_embedder
-                _remember(embedder, "text_embedder", undo)
+                remember(embedder, "text_embedder", undo)
                 for block in network.blocks:
-                    _remember(block.attn2, "to_k", undo)
-                    _remember(block.attn2, "to_v", undo)
+                    remember(block.attn2, "to_k", undo)
+                    remember(block.attn2, "to_v", undo)
             yield
 
     @property
@@ -185,7 +169,7 @@ class Wan(Transformer):
         return patch
 
     def _predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:
-        states = self._states(text)
+        states = text.states.to(self.dtype)
         if not isinstance(self._noise, FlowRelay):
             return self._call(self._pipeline.transformer, latents, times, states)
         legs, found = self._noise.leg_of(times), torch.empty_like(latents)
@@ -198,19 +182,10 @@ class Wan(Transformer):
                     found[rows] = self._call(network, latents[rows], times[rows], states[rows])
         return found
 
-    def _states(self, text: TextStates) -> Tensor:
-        # The same tensor each time, or nothing would be remembered.
-        if self._memory is not None and text is self._memory[2]:
-            if text.states.dtype != self.dtype:
-                text = TextStates(text.states.to(self.dtype), text.ids, text.real)
-                self._memory = (*self._memory[:2], text)
-            return text.states
-        return text.states.to(self.dtype)
-
     def _call(self, network: Any, latents: Tensor, times: Tensor, states: Tensor) -> Tensor:
         if self._pipeline.config.expand_timesteps:
-            _, time, down, across = self._tokens(latents)
-            times = times[:, None].expand(-1, time * down * across)
+            tokens = math.prod(latents.shape[2:]) // math.prod(self._patch)
+            times = times[:, None].expand(-1, tokens)
         found: Tensor = network(
             hidden_states=latents.to(self.dtype),
             timestep=times,
@@ -218,32 +193,6 @@ class Wan(Transformer):
             return_dict=False,
         )[0]
         return found.to(latents.dtype)
-
-    def _tokens(self, latents: Tensor) -> tuple[int, int, int, int]:
-        sizes = [size // patch for size, patch in zip(latents.shape[2:], self._patch, strict=True)]
-        return len(latents), sizes[0], sizes[1], sizes[2]
-
-
-class _Remembered(nn.Module):
-    """A layer that answers from memory what it was asked last, and asks again otherwise."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        # In a tuple, or it would be registered and rename the parameters meanwhile.
-        self._layer = (layer,)
-        self._asked: Tensor | None = None
-        self._answer: Tensor | None = None
-
-    def forward(self, states: Tensor) -> Tensor:
-        if self._answer is None or self._asked is not states:
-            self._asked, self._answer = states, self._layer[0](states)
-        return self._answer
-
-
-def _remember(parent: Any, name: str, undo: ExitStack) -> None:
-    layer = getattr(parent, name)
-    setattr(parent, name, _Remembered(layer))
-    undo.callback(setattr, parent, name, layer)
 
 
 def load(name: str | Path, device: str = "auto", dtype: str = "auto") -> Wan:

@@ -241,10 +241,19 @@ class Store:
 
     def twin(self, job: Job) -> JobFolder | None:
         """Another job's folder, done, with the very results that `job` will have."""
-        for other, folder in self._described():
-            if other.essence == job.essence and other.digest != job.digest and folder.scored:
+        for digest, folder in self._essences.get(job.essence, ()):
+            if digest != job.digest and folder.scored:
                 return folder
         return None
+
+    @cached_property
+    def _essences(self) -> dict[str, list[tuple[str, JobFolder]]]:
+        """Essence -> digests and folders of the jobs with it; read once, since a run describes all
+        its jobs before it does the first."""
+        found: dict[str, list[tuple[str, JobFolder]]] = {}
+        for job, folder in self._described():
+            found.setdefault(job.essence, []).append((job.digest, folder))
+        return found
 
     @cached_property
     def _renamed(self) -> dict[str, Path]:

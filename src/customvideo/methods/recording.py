@@ -8,7 +8,6 @@ backbone in the sampler; what is trained does not know of it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -64,7 +63,6 @@ class Recorder:
         self._words = adapter.tokens.select(wanted.text.ids).to(backbone.device)
         self._real = wanted.text.real
         self._sums: dict[tuple[str, ...], list[Tensor]] = {}
-        self._counts: Counter[tuple[str, ...]] = Counter()
         self._steps = 0
         self._places: _Places | None = None
         if regions is not None and (told := _told_apart(wanted.prompts, adapter.words, regions)):
@@ -105,11 +103,8 @@ class Recorder:
 
     def average(self) -> Tensor:
         """Mean over steps and sites, (row, word, frame, height, width) on the finest grid."""
-        means = [
-            _together(total) / self._counts[paths] * (self._counts[paths] / self._steps)
-            for paths, total in self._sums.items()
-        ]
-        return torch.stack(means).sum(dim=0)
+        totals = [_together(total) for total in self._sums.values()]
+        return torch.stack(totals).sum(dim=0) / self._steps
 
     @contextmanager
     def _recording(self, times: Tensor, halves: int) -> Iterator[None]:
@@ -130,7 +125,6 @@ class Recorder:
         paths = tuple(site.path for site in sites)
         before = self._sums.get(paths)
         self._sums[paths] = [a + b for a, b in zip(before, maps, strict=True)] if before else maps
-        self._counts[paths] += 1
         self._steps += 1
 
 
