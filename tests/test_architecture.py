@@ -37,6 +37,7 @@ ROW = [
     ["runs"],
     ["demo"],
     ["benchmark"],
+    ["workspace"],
     ["cli"],
     ["__main__"],
 ]
@@ -52,7 +53,9 @@ HOMES = {
     "av": ["video"],
     "cv2": ["evaluation", "subjects"],
     "diffusers": ["backbones", "exports", "toybox"],
+    "filelock": ["workspace"],
     "jinja2": ["report", "benchmark"],
+    "psutil": ["workspace"],
     "rich": ["training", "runs", "demo", "benchmark", "cli", "toybox"],
     "transformers": ["quiet", "backbones", "adapters", "evaluation", "subjects", "toybox"],
     "typer": ["cli"],
