@@ -23,6 +23,7 @@ ROW = [
     ["settings"],
     ["tables"],
     ["files"],
+    ["claims"],
     ["video"],
     ["quiet"],
     ["subjects"],

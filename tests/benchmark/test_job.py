@@ -18,7 +18,7 @@ import torch
 
 from customvideo.adapters.adapter import Adapter
 from customvideo.benchmark import job as jobs
-from customvideo.benchmark.claims import claimed
+from customvideo.claims import claimed
 from customvideo.benchmark.commands import _jobs
 from customvideo.benchmark.editions import Edition, load_edition
 from customvideo.benchmark.grid import Job, choose

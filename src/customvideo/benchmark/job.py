@@ -17,7 +17,7 @@ from typing import Literal
 from rich.console import Console
 
 from customvideo.adapters.adapter import Adapter
-from customvideo.benchmark.claims import Claim, claimed
+from customvideo.claims import Claim, claimed
 from customvideo.benchmark.grid import Job, Sample
 from customvideo.benchmark.judging import score, words_of
 from customvideo.benchmark.kit import Kit

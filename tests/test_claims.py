@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from customvideo.benchmark import claims
-from customvideo.benchmark.claims import EXPIRY, claimed
+from customvideo import claims
+from customvideo.claims import EXPIRY, claimed
 from customvideo.errors import StorageError
 
 RACER = """
 import sys, time
 from pathlib import Path
-from customvideo.benchmark.claims import claimed
+from customvideo.claims import claimed
 folder, begin = Path(sys.argv[1]), float(sys.argv[2])
 while time.time() < begin:
     pass
@@ -35,7 +35,7 @@ for _ in range(60):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from customvideo.benchmark.claims import claimed
+from customvideo.claims import claimed
 with claimed(Path(sys.argv[1])) as claim:
     print("held" if claim else "taken", flush=True)
     time.sleep(60)
