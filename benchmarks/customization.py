@@ -39,8 +39,9 @@ from customvideo.evaluation.evaluate import Encoders, Scores, evaluate
 from customvideo.evaluation.metrics import dino_i_gain
 from customvideo.methods.base import Method, load_method
 from customvideo.runs.scoring import encoders_for, finder_for
+from customvideo.subjects.folders import load_subjects
 from customvideo.subjects.prompt import Prompt
-from customvideo.subjects.subject import Subject, load_subjects
+from customvideo.subjects.subject import Subject
 from customvideo.toybox.captions import PLACE_PHRASES
 from customvideo.toybox.customstudio import StudioSubject, group_verb, studio, write_subject
 from customvideo.toybox.development import development_pairs

@@ -24,7 +24,7 @@ from customvideo.config import (
 from customvideo.errors import ConfigError
 from customvideo.methods.base import load_method
 from customvideo.methods.customvideo import CustomVideoConfig
-from customvideo.subjects.subject import SubjectSpec
+from customvideo.subjects.folders import SubjectSpec
 from customvideo.training.config import FREE_ON_RESUME, TrainerConfig
 
 PACKAGED = sorted(path.name for path in (files("customvideo") / "recipes").iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,29 @@ def test_a_run_goes_on_from_any_folder(
     assert result.exit_code == 0, result.output
     # Whose disk it was is nobody's business who is given the adapter.
     assert str(tmp_path).encode() not in Path("../run/adapter.safetensors").read_bytes()
+
+
+def test_groups_of_a_run_are_in_its_recipe(tmp_path: Path) -> None:
+    texts = ["tom:cat=a", "rex:dog=b", "tom+rex=c"]
+    recipe = recipe_of(TrainPlan(tmp_path / "run", texts), print)
+    assert list(recipe.subjects) == ["tom", "rex"] and recipe.groups == {"tom+rex": "c"}
+    again = recipe_of(TrainPlan(tmp_path / "run", sets=['groups={"tom+rex"="c"}']), print)
+    assert again.group_specs == recipe.group_specs
+
+
+def test_a_run_learns_from_group_photos(tiny_zeroscope: Path, tmp_path: Path) -> None:
+    (tmp_path / "together").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 96, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "together" / "01.png")
+    pair = write_pair(tmp_path / "photos")
+    flags = [*pair, "--subject", f"tom+rex={tmp_path / 'together'}"]
+    result = train(tmp_path / "run", flags, tiny_zeroscope)
+    assert result.exit_code == 2 and "Nobody says where <tom> is" in result.output
+    boxes = [{"label": "tom", "bbox": [0, 0, 0.5, 1]}, {"label": "rex", "bbox": [0.5, 0, 1, 1]}]
+    (tmp_path / "together" / "01.bbox").write_text(json.dumps(boxes))
+    result = train(tmp_path / "run", flags, tiny_zeroscope)
+    assert result.exit_code == 0, result.output
+    assert "together" in (tmp_path / "run" / "recipe.toml").read_text()
 
 
 # Folders

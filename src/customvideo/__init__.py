@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from customvideo.methods.base import Method
     from customvideo.methods.customvideo import CustomVideo, CustomVideoConfig
     from customvideo.runs.learning import customize
+    from customvideo.subjects.folders import load_subjects
     from customvideo.subjects.prompt import Prompt
     from customvideo.subjects.scene import Scene, compose
-    from customvideo.subjects.subject import Subject, load_subjects
+    from customvideo.subjects.subject import Subject
     from customvideo.training.trainer import Trainer, TrainerConfig
     from customvideo.video import Video, side_by_side
 
@@ -55,7 +56,7 @@ _HOMES = {
     "generate_with_attention": "generation",
     "load_backbone": "backbones.base",
     "load_recipe": "config",
-    "load_subjects": "subjects.subject",
+    "load_subjects": "subjects.folders",
     "side_by_side": "video",
     "watch": "attention.tape",
 }

@@ -12,6 +12,7 @@ which method, which backbone and which subjects:
     [method_options]                # the method's own settings
     [sampling]                      # how videos are generated
     [masks]                         # how missing masks are made
+    [groups]                        # "tom+rex" = "photos/together"
 
 What a recipe leaves out comes from the packaged recipe of its method and backbone, tables key by
 key. A packaged recipe that is asked for by its own name is whole by itself: what it leaves out are
@@ -38,7 +39,8 @@ from customvideo.errors import ConfigError
 from customvideo.generation import SamplingConfig
 from customvideo.methods.base import method_class
 from customvideo.settings import Settings, known_keys, suggest, validated
-from customvideo.subjects.subject import SubjectSpec
+from customvideo.subjects.folders import SubjectSpec
+from customvideo.subjects.groups import GroupSpec
 from customvideo.training.config import TrainerConfig
 
 __all__ = [
@@ -98,6 +100,8 @@ class Recipe(TrainerConfig):
         default_factory=dict
     )
     """Name -> photos, in the order of the learned words."""
+    groups: dict[str, str] = Field(default_factory=dict)
+    """Names joined by "+", such as "tom+rex" -> a folder of photos that show them together."""
     method_options: dict[str, Any] = Field(default_factory=dict)
     """All settings of the method, as its settings class has them."""
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
@@ -110,6 +114,11 @@ class Recipe(TrainerConfig):
             SubjectSpec(name, Path(entry.folder).expanduser(), entry.category or None)
             for name, entry in self.subjects.items()
         ]
+
+    @property
+    def group_specs(self) -> list[GroupSpec]:
+        """The folders of group photos as `load_subjects` takes them."""
+        return [GroupSpec.parse(f"{label}={folder}") for label, folder in self.groups.items()]
 
 
 def load_recipe(path: Path | str) -> Recipe:

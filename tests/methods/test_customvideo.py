@@ -16,6 +16,7 @@ from customvideo.backbones.base import Backbone, load_backbone
 from customvideo.errors import AttentionError, ConfigError
 from customvideo.methods.base import Batch, load_method
 from customvideo.methods.customvideo import CustomVideo
+from customvideo.subjects.groups import GroupPhoto
 from customvideo.subjects.subject import Subject
 from customvideo.training.batch import Batches, ScenePool, WordFinder, Workshop
 from customvideo.training.prior import PriorPool
@@ -296,3 +297,48 @@ def test_a_backbone_without_single_frame_modes_says_so(batch: Batch) -> None:
 
     with pytest.raises(ConfigError, match="'plain' knows no single_frame 'skip'"):
         quick_method(single_frame="skip").watches(Plain(), 1, *CANVAS)  # type: ignore[arg-type]
+
+
+def test_captions_are_the_prompts_of_panels_and_not_of_cut_outs() -> None:
+    tom, rex = make_cast()
+    tom = replace(tom, captions=("a <tom> cat on a sofa", "a <tom> cat on a sofa"))
+    for style, told in (("panel", True), ("paste", False)):
+        method = quick_method(compose=style)
+        (example,) = method.scenes([tom, rex], np.random.default_rng(0), CANVAS)
+        assert ("on a sofa" in example.prompt.text) == told
+        assert {word.name for word in example.prompt.mentioned} == {"tom", "rex"}
+    method = quick_method(alone=1.0, compose="panel")
+    texts = {
+        method.scenes([tom, rex], np.random.default_rng(seed), CANVAS)[0].prompt.text
+        for seed in range(8)
+    }
+    assert "a <tom> cat on a sofa" in texts and len(texts) > 1
+
+
+def test_without_captions_and_groups_nothing_changes() -> None:
+    cast = make_cast()
+    named = [replace(one, captions=("",) * len(one.images)) for one in cast]
+    for style in ("panel", "paste"):
+        method = quick_method(compose=style)
+        (plain,) = method.scenes(cast, np.random.default_rng(3), CANVAS)
+        (empty,) = method.scenes(named, np.random.default_rng(3), CANVAS)
+        np.testing.assert_array_equal(plain.frames, empty.frames)
+        assert plain.prompt == empty.prompt
+
+
+@pytest.mark.parametrize("caption", ["", "a <rex> dog chases a <tom> cat"])
+def test_group_photos_are_shown_as_they_are(caption: str) -> None:
+    image = np.hstack([np.full((48, 48, 3), 200, np.uint8), np.full((48, 48, 3), 20, np.uint8)])
+    left = np.zeros((48, 96), np.float32)
+    left[8:40, 4:44] = 1
+    photo = GroupPhoto("01.jpg", image, {"tom": left, "rex": left[:, ::-1]}, caption)
+    cast = [replace(one, together=(photo,)) for one in make_cast()]
+    method = quick_method(group_share=1.0)
+    (example,) = method.scenes(cast, np.random.default_rng(0), CANVAS)
+    assert set(np.unique(example.frames)) <= set(range(20, 201))
+    assert (example.masks.max(axis=(1, 2)) > 0.99).all()
+    assert {word.name for word in example.prompt.mentioned} == {"tom", "rex"}
+    assert example.prompt.text == caption or not caption
+    never = quick_method(group_share=0.0)
+    (composed,) = never.scenes(cast, np.random.default_rng(0), CANVAS)
+    assert not np.array_equal(composed.frames, example.frames)

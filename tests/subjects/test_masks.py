@@ -37,8 +37,8 @@ def test_rows_take_a_model_where_they_have_one() -> None:
 
 
 def test_an_unknown_row_names_the_nearest_or_all_of_them() -> None:
-    with pytest.raises(SubjectError, match="'sam3'; did you mean 'sam'"):
-        resolve_segmenter("sam3")
+    with pytest.raises(SubjectError, match="'sam4'; did you mean 'sam"):
+        resolve_segmenter("sam4")
     with pytest.raises(SubjectError, match="'magic'; known are grabcut, grounded-sam, sam, sam2"):
         resolve_segmenter("magic")
 

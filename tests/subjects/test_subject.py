@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from customvideo.errors import PromptError, SubjectError
-from customvideo.subjects.subject import Subject, SubjectSpec, load_subjects
+from customvideo.subjects.folders import SubjectSpec, load_subjects
+from customvideo.subjects.subject import Subject
 from tests.subjects.photos import BLUE, RED, blob, make_subject, mask_bytes, save, save_photo
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from customvideo.subjects.subject import load_subjects
+from customvideo.subjects.folders import load_subjects
 from customvideo.video import Video
 from tests.surroundings import contents, run_cli
 

@@ -181,7 +181,7 @@ def test_differences_between_runs_are_named() -> None:
     check_same_run(json.loads(json.dumps(one)), one)
     with pytest.raises(ConfigError, match=r"seed was 0 and is 1\. Give what"):
         check_same_run(one, one | {"training": {"seed": 1, "canvas": [64, 96]}})
-    with pytest.raises(ConfigError, match="the photos or masks of 'tom' are others"):
+    with pytest.raises(ConfigError, match="the photos, masks or captions of 'tom' are others"):
         check_same_run(one, one | {"photos": {"tom": "abd"}})
     with pytest.raises(ConfigError, match="without --resume"):
         check_same_run(one, {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +172,14 @@ def test_resuming_may_train_longer_but_not_differently(
         resume(learning_rate=2e-3)
     with pytest.raises(ConfigError, match=r"nu was 0\.05 and is 0\.1"):
         resume(method=quick_method(nu=0.1))
-    with pytest.raises(ConfigError, match="photos or masks of 'rex' are others"):
+    with pytest.raises(ConfigError, match="photos, masks or captions of 'rex' are others"):
         resume([cast[0], make_subject("rex", "dog", 3)])
+    redrawn = cast[0].masks[0].copy()
+    redrawn[20, 20] = 0
+    with pytest.raises(ConfigError, match="photos, masks or captions of 'tom' are others"):
+        resume([replace(cast[0], masks=(redrawn, *cast[0].masks[1:])), cast[1]])
+    with pytest.raises(ConfigError, match="photos, masks or captions of 'tom' are others"):
+        resume([replace(cast[0], captions=("", "a <tom> cat asleep")), cast[1]])
     with pytest.raises(ConfigError, match="subjects was tom:cat rex:dog and is rex:dog tom:cat"):
         resume(cast[::-1])
     with pytest.raises(ConfigError, match="already at step 2, beyond steps=1"):

@@ -27,9 +27,10 @@ from customvideo.benchmark.manifest import (
 )
 from customvideo.errors import BenchmarkError, PromptError
 from customvideo.settings import suggest
+from customvideo.subjects.folders import SubjectSpec, load_subjects
 from customvideo.subjects.masks import Segmenter
 from customvideo.subjects.prompt import list_subjects
-from customvideo.subjects.subject import Subject, SubjectSpec, load_subjects
+from customvideo.subjects.subject import Subject
 from customvideo.tables import all_rows, import_target
 from customvideo.video import Video
 

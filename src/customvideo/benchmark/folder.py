@@ -1,7 +1,7 @@
 """What lies in an edition's folder: its files against their manifest, and their checksums.
 
 Nothing here downloads (`customvideo.benchmark.fetch`) or turns photos into subjects
-(`customvideo.subjects.subject`).
+(`customvideo.subjects.folders`).
 """
 
 from __future__ import annotations

@@ -34,10 +34,10 @@ from customvideo.methods.base import Batch, Example, PriorPlan, check_template, 
 from customvideo.methods.denoising import row_losses, row_means, single_frame, squared_error
 from customvideo.methods.photos import PhotoPrompt
 from customvideo.methods.scaling import scaled, valid_cells
-from customvideo.methods.separate import learned_words, one_subject
+from customvideo.methods.separate import learned_words, one_subject, scene_prompt
 from customvideo.settings import FROM_LIST, Settings, suggest
-from customvideo.subjects.prompt import TEMPLATES, training_prompt
-from customvideo.subjects.scene import boxed, compose
+from customvideo.subjects.prompt import TEMPLATES, Prompt, training_prompt
+from customvideo.subjects.scene import boxed, compose, natural
 from customvideo.subjects.subject import Subject
 
 __all__ = ["CustomVideo", "CustomVideoConfig"]
@@ -54,6 +54,9 @@ class CustomVideoConfig(Settings):
     alone: float = Field(default=0.0, ge=0, le=1)
     """Share of the scenes that show one of them at a time all the same (choice; in a scene of
     several each is small, and what is small on it is lost)."""
+    group_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the scenes that are group photos of them, if any were given: nothing is composed
+    there (choice)."""
     prompts: Annotated[tuple[PhotoPrompt, ...], Field(min_length=1), FROM_LIST] = TEMPLATES
     """Prompts of the scenes, one at random for each (choice)."""
     background: Literal["keep", "plain", "random"] = "keep"
@@ -173,6 +176,8 @@ class CustomVideo:
         self, subjects: Sequence[Subject], rng: np.random.Generator, canvas: tuple[int, int]
     ) -> list[Example]:
         """One image with all subjects in it, and a prompt that names them in random order."""
+        if group := self._group(subjects, rng, canvas):
+            return [self._shaped(group)]
         style = self.config.compose
         apart = self.config.alone > 0 and rng.random() < self.config.alone
         if apart or style == "separate" or style == "scaled":
@@ -181,7 +186,9 @@ class CustomVideo:
             style = "paste" if rng.random() < 0.5 else "panel"
         scene = compose(subjects, rng, canvas, style=style, background=self.config.background)
         words = learned_words(subjects, self.config.vectors)
-        prompt = training_prompt(words, rng, templates=self.config.prompts)
+        # A caption speaks of a background, which cut-outs have left behind.
+        shown = scene if style == "panel" and self.config.background == "keep" else None
+        prompt = scene_prompt(subjects, words, rng, self.config.prompts, shown)
         return [self._shaped(Example(scene.image[None], scene.masks, prompt))]
 
     def watches(
@@ -238,6 +245,22 @@ class CustomVideo:
         """
         inside = self._errors(backbone, batch, weight=None).mean()
         return inside if tape is None else inside + self._attention(batch, tape)
+
+    def _group(
+        self, subjects: Sequence[Subject], rng: np.random.Generator, canvas: tuple[int, int]
+    ) -> Example | None:
+        """One of the group photos, if there are any and it is their turn."""
+        photos = dict.fromkeys(photo for one in subjects for photo in one.together)
+        if not photos or rng.random() >= self.config.group_share:
+            return None
+        photo = list(photos)[int(rng.integers(len(photos)))]
+        scene = natural(photo, subjects, rng, canvas)
+        words = learned_words(subjects, self.config.vectors)
+        if photo.caption:
+            return Example(scene.image[None], scene.masks, Prompt(photo.caption, words))
+        shown = [word for word in words if word.name in photo.masks]
+        asked = training_prompt(shown, rng, templates=self.config.prompts)
+        return Example(scene.image[None], scene.masks, Prompt(asked.text, words))
 
     def _alone(
         self, subjects: Sequence[Subject], rng: np.random.Generator, canvas: tuple[int, int]

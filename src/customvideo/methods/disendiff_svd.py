@@ -41,9 +41,8 @@ from customvideo.methods.denoising import single_frame
 from customvideo.methods.photos import PhotoConfig, PhotoMethod, PhotoPrompt
 from customvideo.methods.rendering import Draw, Rendering
 from customvideo.methods.scaling import PHOTO
-from customvideo.methods.separate import learned_words
+from customvideo.methods.separate import learned_words, scene_prompt
 from customvideo.settings import Settings
-from customvideo.subjects.prompt import training_prompt
 from customvideo.subjects.scene import compose
 from customvideo.subjects.subject import Subject
 from customvideo.video import Video
@@ -130,7 +129,9 @@ class DisenDiffSvd(PhotoMethod):
         style, behind = self.config.compose, self.config.background
         scene = compose(subjects, rng, canvas, style=style, background=behind)
         words, templates = learned_words(subjects), [self.config.prompt]
-        prompt = training_prompt(words, rng, templates=templates)
+        # A caption speaks of a background, which cut-outs have left behind.
+        shown = scene if style == "panel" and behind == "keep" else None
+        prompt = scene_prompt(subjects, words, rng, templates, shown)
         return [Example(scene.image[None], scene.masks, prompt)]
 
     def watches(

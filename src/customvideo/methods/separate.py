@@ -1,4 +1,5 @@
-"""Samples that show one subject each, for methods without co-occurrence.
+"""Samples that show one subject each, for methods without co-occurrence, and what a sample's
+prompt says.
 
 Composing several subjects is `customvideo.subjects.scene`, choosing which is the method's.
 """
@@ -10,11 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from customvideo.methods.base import Example
+from customvideo.subjects.captions import captioned_prompt
 from customvideo.subjects.prompt import TEMPLATES, LearnedWord, Prompt, training_prompt
-from customvideo.subjects.scene import Background, compose
+from customvideo.subjects.scene import Background, Scene, compose
 from customvideo.subjects.subject import Subject
 
-__all__ = ["learned_words", "one_subject"]
+__all__ = ["learned_words", "one_subject", "scene_prompt"]
 
 
 def learned_words(subjects: Sequence[Subject], vectors: int = 1) -> tuple[LearnedWord, ...]:
@@ -41,5 +43,27 @@ def one_subject(
     masks = np.zeros((len(subjects), *canvas), np.float32)
     masks[index] = scene.masks[0]
     words = learned_words(subjects, vectors)
-    asked = training_prompt([words[index]], rng, templates=templates)
+    shown = scene if background == "keep" else None
+    asked = scene_prompt([subjects[index]], [words[index]], rng, templates, shown)
     return Example(scene.image[None], masks, Prompt(asked.text, words))
+
+
+def scene_prompt(
+    subjects: Sequence[Subject],
+    words: Sequence[LearnedWord],
+    rng: np.random.Generator,
+    templates: Sequence[str],
+    scene: Scene | None = None,
+) -> Prompt:
+    """A prompt that names the `subjects` in random order, by their `words`.
+
+    It is made of the captions of their photos in `scene`, where there are any and the scene shows
+    what lies behind its subjects (else leave it out), and of one of the `templates` otherwise.
+    """
+    captions = []
+    if scene is not None and scene.photos:
+        drawn = zip(subjects, scene.photos, strict=True)
+        captions = [one.captions[index] if one.captions else "" for one, index in drawn]
+    if any(captions):
+        return captioned_prompt(words, captions, rng)
+    return training_prompt(words, rng, templates=templates)

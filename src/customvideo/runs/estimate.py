@@ -29,8 +29,10 @@ from customvideo.errors import BackboneError
 from customvideo.methods.base import Method, PriorPlan, TuningFree, load_method
 from customvideo.methods.denoising import single_frame
 from customvideo.runs.ledger import Ledger
+from customvideo.subjects.folders import read_photos
+from customvideo.subjects.groups import read_groups
 from customvideo.subjects.prompt import list_subjects
-from customvideo.subjects.subject import Subject, read_photos
+from customvideo.subjects.subject import Subject
 
 __all__ = [
     "Case",
@@ -162,6 +164,7 @@ def assemble(recipe: Recipe, device: str) -> Case:
     """
     method = load_method(recipe.method, recipe.method_options)
     photos = read_photos(recipe.specs)
+    read_groups(recipe.group_specs, list(recipe.subjects))
     gpu = on_gpu(device)
     model = blank(_source(recipe.backbone), "bf16" if gpu else "fp32")
     nouns = model.backbone.known_nouns

@@ -48,6 +48,8 @@ from customvideo.runs.folder import (
 )
 from customvideo.runs.making import watchable_scale
 from customvideo.runs.memory import enough_memory
+from customvideo.subjects.folders import SubjectSpec, read_photos, read_spec
+from customvideo.subjects.groups import GroupSpec, read_groups, share_groups
 from customvideo.subjects.masks import (
     coverage,
     outliers,
@@ -56,7 +58,7 @@ from customvideo.subjects.masks import (
     save_overlays,
 )
 from customvideo.subjects.prompt import list_subjects
-from customvideo.subjects.subject import Subject, SubjectSpec, read_photos
+from customvideo.subjects.subject import Subject
 from customvideo.training.checkpoint import best_checkpoint, newest_valid
 from customvideo.training.interrupt import Interrupted
 from customvideo.training.progress import StepReport
@@ -188,6 +190,7 @@ def load_job(recipe: Recipe, device: str, say: Say = lambda _: None) -> Job:
     method = load_method(recipe.method, recipe.method_options)
     segmenter = resolve_segmenter(recipe.masks.segmenter, recipe.masks.model or None)
     found = read_photos(recipe.specs)
+    groups = read_groups(recipe.group_specs, list(recipe.subjects))
     backbone = load_backbone(recipe.backbone, device)
     categories = [photos.category(backbone.known_nouns) for photos in found]
     _note_unlearned(backbone, categories)
@@ -196,6 +199,7 @@ def load_job(recipe: Recipe, device: str, say: Say = lambda _: None) -> Job:
         if photos.unmasked:
             say(f"Finding <{photos.spec.name}> in {_photos(photos.unmasked)}")
         subjects.append(photos.subject(category, segmenter))
+    subjects = share_groups(subjects, groups, segmenter)
     return Job(_settled(recipe, subjects), backbone, method, subjects)
 
 
@@ -257,8 +261,12 @@ def recipe_of(plan: TrainPlan, say: Say) -> Recipe:
     recipe = compose_recipe(changes, source)
     if source is None and "backbone" not in dict(changes):
         say("Base model: toybox, which draws toys; --backbone names one for real videos.")
-    specs = [SubjectSpec.parse(text) for text in plan.subjects]
-    return recipe if not specs else recipe.model_copy(update={"subjects": _entries(specs)})
+    specs = [read_spec(text) for text in plan.subjects]
+    if not specs:
+        return recipe
+    groups = {one.label: str(one.folder) for one in specs if isinstance(one, GroupSpec)}
+    alone = _entries([one for one in specs if isinstance(one, SubjectSpec)])
+    return recipe.model_copy(update={"subjects": alone, "groups": groups})
 
 
 def _entries(specs: Sequence[SubjectSpec]) -> dict[str, SubjectEntry]:
@@ -285,6 +293,7 @@ def _settled(recipe: Recipe, subjects: Sequence[Subject]) -> Recipe:
     known, cache, start = recipe.backbone in BACKBONES, recipe.prior_cache, recipe.start_from
     changes = {
         "subjects": entries,
+        "groups": {label: _absolute(folder) for label, folder in recipe.groups.items()},
         "backbone": recipe.backbone if known else _absolute(recipe.backbone),
         "masks": recipe.masks.model_copy(update={"model": model}),
         # May be made only when it is needed.

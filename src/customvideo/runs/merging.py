@@ -41,9 +41,9 @@ from customvideo.runs.folder import (
 )
 from customvideo.runs.learning import TrainPlan, learn, train
 from customvideo.runs.making import backbone_for, backbone_name, recipe_beside
+from customvideo.subjects.folders import SubjectSpec
 from customvideo.subjects.masks import check_mask, resolve_segmenter
 from customvideo.subjects.prompt import LearnedWord, article, list_subjects
-from customvideo.subjects.subject import SubjectSpec
 
 __all__ = ["AddPlan", "MergePlan", "RemovePlan", "add", "merge", "remove"]
 

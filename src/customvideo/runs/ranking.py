@@ -18,7 +18,7 @@ from customvideo.files import write_text
 from customvideo.methods.customvideo import CustomVideoConfig
 from customvideo.runs.folder import Say
 from customvideo.settings import validated
-from customvideo.subjects.subject import load_subjects
+from customvideo.subjects.folders import load_subjects
 from customvideo.training.ranking import RankedSite, rank_sites
 
 __all__ = ["SitesPlan", "rank"]

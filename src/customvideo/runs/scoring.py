@@ -23,8 +23,8 @@ from customvideo.evaluation.instances import InstanceSegmenter, resolve_segmente
 from customvideo.files import ensure_dir, write_text
 from customvideo.runs.folder import Say
 from customvideo.runs.making import backbone_for, sampling_for
+from customvideo.subjects.folders import SubjectSpec, load_subjects
 from customvideo.subjects.prompt import LearnedWord, Prompt, list_subjects
-from customvideo.subjects.subject import SubjectSpec, load_subjects
 from customvideo.video import Video
 
 __all__ = ["EvaluatePlan", "encoders_for", "evaluate", "finder_for", "standard_prompts"]

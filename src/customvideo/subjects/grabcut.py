@@ -27,6 +27,8 @@ Bits = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 _WORKING_SIDE = 256
+_LEAST_OF_BOX = 0.2  # share of a box that what is in it covers at least
+_MARGIN = 0.5  # of a box's size: what around it shows the background
 _SMALLEST, _LARGEST = 0.005, 0.9  # share of the picture a believable subject covers
 
 
@@ -47,6 +49,39 @@ class GrabCut:
         if candidates:
             mask[top:bottom, left:right] = _most_plausible(candidates, _is_flat(inside))
         return _enlarge(mask, image.shape[0], image.shape[1])
+
+    def inside(self, image: NDArray[np.uint8], box: tuple[float, float, float, float]) -> Floats:
+        """Soft mask (height, width) of what is in `box`: left, top, right, bottom, in pixels."""
+        height, width = image.shape[:2]
+        rows, columns = _around(box, height, width)
+        part = np.ascontiguousarray(image[rows, columns])
+        small = _shrink(part)
+        scale = small.shape[1] / part.shape[1], small.shape[0] / part.shape[0]
+        left, right = ((edge - columns.start) * scale[0] for edge in (box[0], box[2]))
+        top, bottom = ((edge - rows.start) * scale[1] for edge in (box[1], box[3]))
+        found = _within(small, (left, top, right, bottom)).astype(np.float32)
+        mask = np.zeros((height, width), np.float32)
+        mask[rows, columns] = _enlarge(found, *part.shape[:2])
+        return mask
+
+
+def _within(image: NDArray[np.uint8], box: tuple[float, float, float, float]) -> Bits:
+    """GrabCut's outline inside `box`, in pixels; all of the box if it finds little there."""
+    height, width = image.shape[:2]
+    left, top = max(0, round(box[0])), max(0, round(box[1]))
+    right, bottom = min(width, round(box[2])), min(height, round(box[3]))
+    labels = np.full((height, width), cv2.GC_BGD, np.uint8)
+    whole = np.zeros((height, width), np.uint8)
+    labels[top:bottom, left:right], whole[top:bottom, left:right] = cv2.GC_PR_FGD, 1
+    # Corners of a box around a thing are seldom the thing.
+    ellipse = np.zeros((height, width), np.uint8)
+    centre, axes = ((left + right) // 2, (top + bottom) // 2), (right - left, bottom - top)
+    cv2.ellipse(ellipse, (centre, axes, 0.0), 1, -1)
+    labels[(whole == 1) & (ellipse == 0)] = cv2.GC_PR_BGD
+    found = _refine(image, labels)
+    if found is None or found.sum() < _LEAST_OF_BOX * whole.sum():
+        return whole
+    return found
 
 
 def _candidates(image: NDArray[np.uint8]) -> list[Bits]:
@@ -206,6 +241,13 @@ def _bar(lines: NDArray[np.uint8]) -> int:
 
 def _disc(diameter: int) -> Bits:
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter, diameter)), np.uint8)
+
+
+def _around(box: tuple[float, ...], height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of a picture around `box`, with half the box's size on every side."""
+    tall, wide = (box[3] - box[1]) * _MARGIN, (box[2] - box[0]) * _MARGIN
+    rows = slice(max(0, int(box[1] - tall)), min(height, int(box[3] + tall) + 1))
+    return rows, slice(max(0, int(box[0] - wide)), min(width, int(box[2] + wide) + 1))
 
 
 def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -33,11 +33,14 @@ __all__ = [
     "Segmenter",
     "check_mask",
     "coverage",
+    "make_masks",
     "outliers",
     "overlay",
     "overlay_path",
+    "reads_words",
     "resolve_segmenter",
     "save_overlays",
+    "segment_inside",
 ]
 
 Segmenter = Callable[[NDArray[np.uint8], str], NDArray[np.float32]]
@@ -48,6 +51,7 @@ SEGMENTERS = {
     "sam": "customvideo.subjects.segmenters:Sam",
     "sam2": "customvideo.subjects.segmenters:Sam2",
     "grounded-sam": "customvideo.subjects.segmenters:GroundedSam",
+    "sam3": "customvideo.subjects.segmenters:Sam3",
 }
 
 _EMPTY, _FULL = 0.001, 0.99
@@ -63,7 +67,7 @@ def resolve_segmenter(name: str, model: str | Path | None = None) -> Segmenter:
     """Make the segmenter called `name`, a row of `SEGMENTERS`.
 
     Args:
-        name: `grabcut`, `sam`, `sam2` or `grounded-sam`.
+        name: `grabcut`, `sam`, `sam2`, `sam3` or `grounded-sam`.
         model: hub id or folder of the weights, where the segmenter has any.
 
     Raises:
@@ -75,6 +79,45 @@ def resolve_segmenter(name: str, model: str | Path | None = None) -> Segmenter:
     if name == "grabcut":
         raise SubjectError("The segmenter 'grabcut' has no weights; leave its model out.")
     return cast(Segmenter, make(str(model)))
+
+
+def make_masks(
+    images: Sequence[NDArray[np.uint8]], category: str, segment: Segmenter
+) -> list[NDArray[np.float32]]:
+    """Masks of one subject's photos; together, if `segment` has a method `together` for that."""
+    together = getattr(segment, "together", None)
+    if together is not None:
+        return list(together(images, category))
+    return [segment(image, category) for image in images]
+
+
+def reads_words(segment: Segmenter) -> bool:
+    """Whether `segment` looks for the category instead of for what stands out."""
+    return bool(getattr(segment, "reads_words", False))
+
+
+def segment_inside(
+    segment: Segmenter,
+    image: NDArray[np.uint8],
+    box: tuple[float, float, float, float],
+    category: str,
+) -> NDArray[np.float32]:
+    """The mask (height, width) of what is in `box`: left, top, right, bottom, as shares.
+
+    By the segmenter's own method `inside`, which takes a box in pixels, or else in the box's part
+    of the picture alone.
+    """
+    height, width = image.shape[:2]
+    left, right = box[0] * width, box[2] * width
+    top, bottom = box[1] * height, box[3] * height
+    inside = getattr(segment, "inside", None)
+    if inside is not None:
+        return np.asarray(inside(image, (left, top, right, bottom)), np.float32)
+    rows = slice(int(top), max(int(top) + 1, math.ceil(bottom)))
+    columns = slice(int(left), max(int(left) + 1, math.ceil(right)))
+    mask = np.zeros((height, width), np.float32)
+    mask[rows, columns] = segment(np.ascontiguousarray(image[rows, columns]), category)
+    return mask
 
 
 def check_mask(

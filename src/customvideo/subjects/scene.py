@@ -1,8 +1,9 @@
 """Composing several subjects into one picture, so that training sees them together.
 
 Two styles: `panel` puts crops of the photos side by side with their backgrounds, `paste` puts
-cut-outs at random places and scales on a clean background. Only composition happens here: prompts
-are `customvideo.subjects.prompt`, and whoever trains decides how many scenes to draw.
+cut-outs at random places and scales on a clean background. A group photo needs neither. Only
+composition happens here: prompts are `customvideo.subjects.prompt`, and whoever trains decides how
+many scenes to draw.
 
 Axes: subject, height, width. All sizes are pixels, all positions (row, column).
 """
@@ -19,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from customvideo.errors import ConfigError, SubjectError
+from customvideo.subjects.groups import GroupPhoto
 from customvideo.subjects.subject import Subject
 
-__all__ = ["Background", "Scene", "Style", "boxed", "compose", "on_white"]
+__all__ = ["Background", "Scene", "Style", "boxed", "compose", "natural", "on_white"]
 
 Style = Literal["panel", "paste"]
 Background = Literal["keep", "plain", "random"]
@@ -42,10 +44,12 @@ class Scene:
         masks: float32 (subject, height, width) in [0, 1], in the order of the subjects given;
             where cut-outs overlap, the one in front hides the others, so the masks of a place
             never sum to more than 1.
+        photos: which of its photos each subject was taken from; empty in a natural scene.
     """
 
     image: NDArray[np.uint8]
     masks: NDArray[np.float32]
+    photos: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,34 @@ def compose(
         raise SubjectError("A scene needs at least one subject; add one.")
     _require_known("style", style, get_args(Style))
     _require_known("background", background, get_args(Background))
-    photos = [_draw_photo(subject, rng) for subject in subjects]
+    drawn = [_draw_photo(subject, rng) for subject in subjects]
+    photos = [photo for _, photo in drawn]
     slots = _draw_slots(len(photos), rng, canvas, even=style == "panel")
-    if style == "panel":
-        return _panels(photos, slots, rng, canvas, background)
-    return _pasted(photos, slots, rng, canvas, background)
+    make = _panels if style == "panel" else _pasted
+    scene = make(photos, slots, rng, canvas, background)
+    return replace(scene, photos=tuple(index for index, _ in drawn))
+
+
+def natural(
+    photo: GroupPhoto,
+    subjects: Sequence[Subject],
+    rng: np.random.Generator,
+    canvas: tuple[int, int],
+) -> Scene:
+    """A group photo as a scene: cropped around all it shows, and mirrored half the time.
+
+    Whom of the `subjects` it does not show has an empty mask. `canvas` is (height, width).
+    """
+    missing = np.zeros(photo.image.shape[:2], np.float32)
+    masks = np.stack([photo.masks.get(subject.name, missing) for subject in subjects], axis=-1)
+    image = photo.image.astype(np.float32)
+    if rng.random() < 0.5:
+        image, masks = image[:, ::-1], masks[:, ::-1]
+    slot = _Slot(0, 0, *canvas)
+    window = _cover(_Photo(image, masks.max(axis=-1)), slot, rng)
+    shown = [_Photo(image, masks[..., index]).crop(window) for index in range(len(subjects))]
+    small = np.stack([_resize(one.mask, *canvas) for one in shown])
+    return Scene(_to_bytes(_resize(shown[0].image, *canvas)), small)
 
 
 def boxed(masks: Floats) -> Floats:
@@ -163,13 +190,13 @@ def _require_known(what: str, value: str, known: tuple[str, ...]) -> None:
         raise ConfigError(f"Unknown {what} '{value}' of a scene; choose one of {', '.join(known)}.")
 
 
-def _draw_photo(subject: Subject, rng: np.random.Generator) -> _Photo:
-    """One of the subject's photos, mirrored half the time together with its mask."""
+def _draw_photo(subject: Subject, rng: np.random.Generator) -> tuple[int, _Photo]:
+    """One of the subject's photos and which, mirrored half the time together with its mask."""
     index = int(rng.integers(len(subject.images)))
     image, mask = subject.images[index].astype(np.float32), subject.masks[index]
     if rng.random() < 0.5:
         image, mask = image[:, ::-1], mask[:, ::-1]
-    return _Photo(np.ascontiguousarray(image), np.ascontiguousarray(mask))
+    return index, _Photo(np.ascontiguousarray(image), np.ascontiguousarray(mask))
 
 
 def _draw_slots(

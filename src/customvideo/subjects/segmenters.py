@@ -1,4 +1,4 @@
-"""Segmenters that are learned models: SAM, SAM 2, and SAM behind a Grounding DINO detector.
+"""Segmenters that are learned models: SAM, SAM 2, SAM 3, and SAM behind a Grounding DINO detector.
 
 Stock transformers classes, loaded on the first photo from the hub or a folder (safetensors only);
 torchvision is not needed. This is the only file of the room that imports transformers, and it
@@ -22,7 +22,7 @@ from torch.nn import functional
 from customvideo.errors import SubjectError
 from customvideo.quiet import without_bars
 
-__all__ = ["GroundedSam", "Sam", "Sam2"]
+__all__ = ["GroundedSam", "Sam", "Sam2", "Sam3"]
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.float32]
@@ -30,7 +30,10 @@ Box = tuple[float, float, float, float]
 
 _CENTRAL = 0.8  # share of each side that the box spans when nothing says where the subject is
 _DETECTED = 0.25  # least score of a detection, Grounding DINO's own default
+_FOUND = 0.3  # least score of an instance, SAM 3's own default
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_HALF = (0.5, 0.5, 0.5)  # SAM 3's mean and deviation of every channel
+_WORDS = 32  # tokens SAM 3 reads
 
 
 class Sam:
@@ -86,17 +89,21 @@ class Sam2:
     def __call__(self, image: Image, category: str) -> Mask:
         """Soft mask (height, width) in [0, 1] of `image` (height, width, 3); ignores `category`."""
         del category
+        return self.inside(image, _central_box(image), _centre(image))
+
+    def inside(self, image: Image, box: Box, point: tuple[float, float] | None = None) -> Mask:
+        """Soft mask (height, width) of the thing in `box`, on `point` if one is given."""
         network = self._loaded
         height, width = image.shape[:2]
         tall, wide = _pair(network.config.vision_config.backbone_config.image_size)
         scale = torch.tensor([wide / width, tall / height])
-        box = torch.tensor(_central_box(image)).reshape(2, 2) * scale
         inputs = {
             "pixel_values": _normalised(image, tall, wide),
-            "input_points": (torch.tensor(_centre(image)) * scale).reshape(1, 1, 1, 2),
-            "input_labels": torch.ones(1, 1, 1, dtype=torch.int64),
-            "input_boxes": box.reshape(1, 1, 4),
+            "input_boxes": (torch.tensor(box).reshape(2, 2) * scale).reshape(1, 1, 4),
         }
+        if point is not None:
+            inputs["input_points"] = (torch.tensor(point) * scale).reshape(1, 1, 1, 2)
+            inputs["input_labels"] = torch.ones(1, 1, 1, dtype=torch.int64)
         with torch.inference_mode():
             outputs = network(**_to(inputs, network.device), multimask_output=True)
         logits = functional.interpolate(
@@ -112,11 +119,58 @@ class Sam2:
         return _load(Sam2Model, self.model, ("sam2", "sam2_video"))
 
 
+class Sam3:
+    """SAM 3 (Meta, 2025), asked for the category by name.
+
+    Its stock processor needs torchvision, so photos are resized and normalised here as it does.
+    Its weights are gated on the hub: accept their licence there, or give a folder.
+    """
+
+    reads_words = True
+
+    def __init__(self, model: str = "facebook/sam3") -> None:
+        self.model = model
+
+    def __call__(self, image: Image, category: str) -> Mask:
+        """Soft mask (height, width) of the likeliest `category` in `image`; zero if none is."""
+        tokenizer, network = self._loaded
+        height, width = image.shape[:2]
+        size = _pair(network.config.image_size)
+        words = tokenizer(
+            category, padding="max_length", max_length=_WORDS, truncation=True, return_tensors="pt"
+        )
+        inputs = {
+            "pixel_values": _normalised(image, *size, _HALF, _HALF),
+            "input_ids": words["input_ids"],
+            "attention_mask": words["attention_mask"],
+        }
+        with torch.inference_mode():
+            outputs = network(**_to(inputs, network.device))
+        scores = outputs.pred_logits[0].float().sigmoid()
+        scores = scores * outputs.presence_logits[0].float().sigmoid()
+        best = int(scores.argmax())
+        if scores[best] <= _FOUND:
+            return np.zeros((height, width), np.float32)
+        mask = outputs.pred_masks[0, best].float().sigmoid().cpu()[None, None]
+        large = functional.interpolate(mask, (height, width), mode="bilinear")[0, 0]
+        return large.numpy().astype(np.float32)
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        from transformers import CLIPTokenizer, Sam3Model
+
+        # Published checkpoints carry the video model's type; the image model is a part of it.
+        network = _load(Sam3Model, self.model, ("sam3", "sam3_video"))
+        return _load_processor(CLIPTokenizer, self.model), network
+
+
 class GroundedSam:
     """Grounding DINO (Liu et al., 2023) finds the category, SAM cuts out the best detection.
 
     `model` names the two, separated by a comma: `detector,segmenter`, each a hub id or folder.
     """
+
+    reads_words = True
 
     def __init__(
         self, model: str = "IDEA-Research/grounding-dino-tiny,facebook/sam-vit-base"
@@ -135,6 +189,10 @@ class GroundedSam:
         box = self.detect(image, category)
         if box is None:
             return np.zeros(image.shape[:2], np.float32)
+        return self.sam.inside(image, box)
+
+    def inside(self, image: Image, box: Box) -> Mask:
+        """Soft mask (height, width) of the thing in `box`, whatever it is."""
         return self.sam.inside(image, box)
 
     def detect(self, image: Image, category: str) -> Box | None:
@@ -207,12 +265,18 @@ def _best(logits: Tensor, ratings: Tensor) -> Mask:
     return chosen.sigmoid().numpy().astype(np.float32)
 
 
-def _normalised(image: Image, height: int, width: int) -> Tensor:
-    """The photo as SAM 2 reads it: (row, 3, height, width), stretched and normalised."""
+def _normalised(
+    image: Image,
+    height: int,
+    width: int,
+    mean: tuple[float, ...] = _IMAGENET_MEAN,
+    deviation: tuple[float, ...] = _IMAGENET_STD,
+) -> Tensor:
+    """The photo as SAM 2 and 3 read it: (row, 3, height, width), stretched and normalised."""
     pixels = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
     resized = functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
-    mean, std = torch.tensor(_IMAGENET_MEAN), torch.tensor(_IMAGENET_STD)
-    return (resized - mean[:, None, None]) / std[:, None, None]
+    middle, spread = torch.tensor(mean), torch.tensor(deviation)
+    return (resized - middle[:, None, None]) / spread[:, None, None]
 
 
 def _centre(image: Image) -> tuple[float, float]:

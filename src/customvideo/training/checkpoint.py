@@ -194,7 +194,7 @@ def check_same_run(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 def _difference(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     group, _, rest = key.partition(".")
     if group == "photos":
-        return f"the photos or masks of '{rest}' are others"
+        return f"the photos, masks or captions of '{rest}' are others"
     was, now = old.get(key, "absent"), new.get(key, "absent")
     return f"{rest or key} was {_brief(was)} and is {_brief(now)}"
 
