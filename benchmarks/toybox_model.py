@@ -3,6 +3,7 @@
     python benchmarks/toybox_model.py                      # the shipped model, clips of 8 frames
     python benchmarks/toybox_model.py --frames 1           # pictures: eight times faster
     python benchmarks/toybox_model.py --sheet sheet.png    # and look at what was judged
+    python benchmarks/toybox_model.py --backbone FOLDER    # another model of the same world
 
 Prompts are drawn from a seed no training scene used. Every row also has the figure true renders of
 the same prompts get, so that the judges' errors can be told from the model's. Prints one JSON
@@ -25,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from customvideo.backbones.base import Backbone, load_backbone
 from customvideo.backbones.sampling import denoise
 from customvideo.backbones.unet3d import UNet3D, load_folder
 from customvideo.evaluation.crops import cut_out
@@ -70,8 +72,15 @@ class Judges:
 
 def main() -> None:
     options = parse_options()
-    backbone = load_folder(options.weights / "model", device=options.device)
-    if options.frames == 1:
+    backbone: Backbone = (
+        load_backbone(options.backbone, device=options.device)
+        if options.backbone
+        else load_folder(options.weights / "model", device=options.device)
+    )
+    options.frames = options.frames or backbone.frames
+    # A world lasts a second, of which the clip may be a part.
+    options.rate = max(options.frames, int(backbone.fps)) if options.frames > 1 else 1
+    if options.frames == 1 and isinstance(backbone, UNet3D):
         backbone.single_frame = "skip"
     judges = Judges(
         ToyClip(options.weights / "clip"),
@@ -97,9 +106,10 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--backbone", help="instead of the model in --weights")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--prompts", type=int, default=39, help="for one, two and three subjects")
-    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--frames", type=int, help="the model's own, if not said")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=4711)
@@ -133,14 +143,14 @@ def descriptions(seed: int) -> list[Judged]:
 
 
 @torch.no_grad()
-def answer(group: Sequence[Judged], backbone: UNet3D | None, options: argparse.Namespace) -> None:
+def answer(group: Sequence[Judged], backbone: Backbone | None, options: argparse.Namespace) -> None:
     """Fill in the frames: the model's, or true renders if there is none."""
     for start in range(0, len(group), 8):
         part = group[start : start + 8]
         if backbone is None:
             for one in part:
-                clip = render(one.world, frames=options.frames, height=SIZE[0], width=SIZE[1])
-                one.frames = clip.frames.numpy()
+                clip = render(one.world, frames=options.rate, height=SIZE[0], width=SIZE[1])
+                one.frames = clip.frames[: options.frames].numpy()
             continue
         noise = torch.randn(
             (len(part), *backbone.latent_shape(options.frames, *SIZE)),
@@ -149,7 +159,13 @@ def answer(group: Sequence[Judged], backbone: UNet3D | None, options: argparse.N
         text = backbone.encode_prompt([one.text for one in part])
         empty = backbone.encode_prompt([""])
         latents = denoise(
-            backbone, noise, text, empty, steps=options.steps, guidance=options.guidance
+            backbone,
+            noise,
+            text,
+            empty,
+            steps=options.steps,
+            guidance=options.guidance,
+            solver="native",
         )
         for one, decoded in zip(part, backbone.decode_frames(latents), strict=True):
             pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
@@ -173,7 +189,8 @@ def judged(asked: dict[int, list[Judged]], judges: Judges) -> dict[str, Any]:
 
 
 def _acting(asked: Sequence[Judged], found: dict[int, Any], judge: ToyActions) -> float | None:
-    """Share of lone subjects seen doing what was asked; None for pictures."""
+    """Share of lone subjects seen doing what was asked; None for clips of another length than the
+    judge's."""
     right = []
     for one in asked:
         if len(one.frames) != FRAMES:

@@ -58,6 +58,7 @@ HOMES = {
     "jinja2": ["report", "benchmark"],
     "psutil": ["workspace"],
     "rich": ["training", "runs", "demo", "benchmark", "cli", "toybox"],
+    "tokenizers": ["toybox"],
     "transformers": ["quiet", "backbones", "adapters", "evaluation", "subjects", "toybox"],
     "typer": ["cli"],
 }

@@ -34,7 +34,7 @@ import numpy as np
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field
 
-from customvideo.backbones.base import family_of
+from customvideo.backbones.base import family_of, recipes_of
 from customvideo.errors import ConfigError
 from customvideo.generation import SamplingConfig
 from customvideo.methods.base import method_class
@@ -314,7 +314,7 @@ def _named(name: str, backbone: str | None) -> dict[str, Any] | None:
 def _nearest(stem: str, backbone: str) -> dict[str, Any] | None:
     """The values of `<stem>-<backbone>.toml` or its likeliest stand-in, or None if all lack."""
     known = recipe_names()
-    for kind in (backbone, family_of(str(backbone)), _FALLBACK):
+    for kind in (backbone, recipes_of(str(backbone)), family_of(str(backbone)), _FALLBACK):
         name = f"{stem}-{kind}"
         if name in known:
             return _values(name)

@@ -37,6 +37,7 @@ __all__ = [
     "family_of",
     "guided_inside",
     "load_backbone",
+    "recipes_of",
 ]
 
 BACKBONES: dict[str, str] = {
@@ -283,6 +284,17 @@ def family_of(name: str) -> str | None:
     except (OSError, ValueError):
         return None
     return _families().get(str(index.get("_class_name"))) if isinstance(index, dict) else None
+
+
+def recipes_of(name: str) -> str | None:
+    """The backbone whose packaged recipes a folder's own `customvideo.json` asks for, by its key
+    `recipes`: a model may be of a family and want other rates than the family's large ones."""
+    try:
+        card = json.loads((Path(name).expanduser() / "customvideo.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    said = card.get("recipes") if isinstance(card, dict) else None
+    return said if isinstance(said, str) else None
 
 
 def _families() -> dict[str, str]:

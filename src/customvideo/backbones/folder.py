@@ -53,7 +53,8 @@ class Card:
     """What weights do not say: name, licence, clip defaults and vocabulary.
 
     A folder can carry it as `customvideo.json` with the same keys, all optional; `nouns.json`, a
-    plain list, does for `known_nouns` alone. `size` is (height, width) in pixels.
+    plain list, does for `known_nouns` alone, and `recipes` there chooses packaged recipes (see
+    `recipes_of`). `size` is (height, width) in pixels.
     """
 
     name: str

@@ -27,15 +27,17 @@ from customvideo.backbones.transformer import Loaded, Transformer, load_pipeline
 from customvideo.errors import BackboneError
 
 __all__ = [
+    "TOKENS",
     "Wan",
     "load",
     "load_wan22_large",
     "load_wan22_small",
     "load_wan_large",
     "load_wan_small",
+    "text_sites",
 ]
 
-_TOKENS = 512
+TOKENS = 512
 """Text tokens the network reads, padding included; the number is the models' own."""
 _PARTS = ("tokenizer", "text_encoder", "vae", "transformer")
 
@@ -61,7 +63,7 @@ class Wan(Transformer):
             self._experts["transformer_2"] = pipeline.transformer_2
             self._denoiser = nn.ModuleDict(self._experts).eval()
         self._padding = int(pipeline.tokenizer.pad_token_id)
-        self._table = t5_table(pipeline, _TOKENS)
+        self._table = t5_table(pipeline, TOKENS)
         config = pipeline.vae.config
         shape = (1, config.z_dim, 1, 1, 1)
         self._mean = torch.tensor(config.latents_mean).view(shape).to(device)
@@ -83,7 +85,7 @@ class Wan(Transformer):
         read = self._table.tokenizer(
             [prompt_clean(text) for text in texts],
             padding=True,
-            max_length=_TOKENS,
+            max_length=TOKENS,
             truncation=True,
             return_attention_mask=True,
             return_tensors="pt",
@@ -95,7 +97,7 @@ class Wan(Transformer):
         # What is masked changes nothing for the rest, so the padding need not be encoded.
         found = self._pipeline.text_encoder(ids, attention_mask=real.long()).last_hidden_state
         states = found * real[..., None]
-        more = _TOKENS - ids.shape[1]
+        more = TOKENS - ids.shape[1]
         return TextStates(
             nn.functional.pad(states, (0, 0, 0, more)),
             nn.functional.pad(ids, (0, more), value=self._padding),
@@ -127,24 +129,10 @@ class Wan(Transformer):
         time, down, across = (
             size // patch for size, patch in zip(latent, self._patch, strict=True)
         )
-        found = []
+        grid, found = (time, down, across), []
         for leg, (name, network) in enumerate(self._experts.items()):
             prefix = f"{name}." if len(self._experts) > 1 else ""
-            normed = network.config.cross_attn_norm
-            for index, block in enumerate(network.blocks):
-                path = f"{prefix}blocks.{index}.attn2"
-                found.append(
-                    AttentionSite(
-                        path,
-                        "cross",
-                        (time, down, across),
-                        block.attn2.heads,
-                        f"{path}.to_k",
-                        f"{path}.to_v",
-                        f"{prefix}blocks.{index}.norm2" if normed else "",
-                        leg=leg,
-                    )
-                )
+            found += text_sites(network, grid, prefix, leg)
         return found
 
     @contextmanager
@@ -193,6 +181,26 @@ class Wan(Transformer):
             return_dict=False,
         )[0]
         return found.to(latents.dtype)
+
+
+def text_sites(
+    network: Any, grid: tuple[int, int, int], prefix: str = "", leg: int = 0
+) -> list[AttentionSite]:
+    """Where one `WanTransformer3DModel` reads text, at a grid of (frame, height, width) positions;
+    its paths begin with `prefix`."""
+    return [
+        AttentionSite(
+            f"{prefix}blocks.{index}.attn2",
+            "cross",
+            grid,
+            block.attn2.heads,
+            f"{prefix}blocks.{index}.attn2.to_k",
+            f"{prefix}blocks.{index}.attn2.to_v",
+            f"{prefix}blocks.{index}.norm2" if network.config.cross_attn_norm else "",
+            leg=leg,
+        )
+        for index, block in enumerate(network.blocks)
+    ]
 
 
 def load(name: str | Path, device: str = "auto", dtype: str = "auto") -> Wan:

@@ -236,13 +236,16 @@ def pretrain(
     export: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the weights go in the end.")
     ] = None,
+    edition: Annotated[
+        str, typer.Option(metavar="NAME", help="unet3d, which ships, or wan, Wan's class.")
+    ] = "unet3d",
     sets: Sets = [],  # noqa: B006
     device: Device = "auto",
 ) -> None:
     """Make the toybox's weights anew; a stopped run goes on with the same command."""
     from customvideo.toybox.commands import pretrain as run
 
-    run(work, export, sets, device, say=say)
+    run(work, export, sets, device, edition=edition, say=say)
 
 
 @toybox.command(short_help="Write photo folders of the named subjects.")

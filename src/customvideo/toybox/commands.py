@@ -12,40 +12,61 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 
 from customvideo.errors import ConfigError
 from customvideo.settings import known_keys, suggest, validated
 from customvideo.toybox.customstudio import studio as benchmark
 from customvideo.toybox.customstudio import write_subject
 from customvideo.toybox.recipe.pretrain import PretrainConfig, Pretraining
+from customvideo.toybox.recipe.wan import WanConfig, WanPretraining
 from customvideo.toybox.render import Clip, render
 from customvideo.toybox.world import sample_world
 from customvideo.video import Video
 
-__all__ = ["pretrain", "sheet", "studio"]
+__all__ = ["EDITIONS", "pretrain", "sheet", "studio"]
 
 Say = Callable[[str], None]
+
+EDITIONS: dict[str, tuple[Any, Any, str]] = {
+    "unet3d": (PretrainConfig, Pretraining, "model/model_index.json"),
+    "wan": (WanConfig, WanPretraining, "training-log.jsonl"),
+}
+"""Name -> sizes, recipe, and a file that only its own exports hold."""
 
 _TILE = (128, 192)
 _COLUMNS = 4
 
 
 def pretrain(
-    work: Path, export: Path | None, sets: Sequence[str], device: str, *, say: Say
+    work: Path,
+    export: Path | None,
+    sets: Sequence[str],
+    device: str,
+    *,
+    edition: str = "unet3d",
+    say: Say,
 ) -> None:
-    """Run every stage that `work` does not hold yet, then write the weights to `export`.
+    """Run every stage of an edition that `work` does not hold yet, then write to `export`: the
+    package's weights ("unet3d"), or a folder of Wan's class ("wan").
 
     Raises:
-        ConfigError: an unknown size, or a folder to export to that holds something else.
+        ConfigError: an unknown edition or size, or a folder to export to that holds something
+            else.
     """
+    if edition not in EDITIONS:
+        raise ConfigError(
+            f"There is no edition '{edition}' of the toybox{suggest(edition, EDITIONS)}"
+        )
+    settings, recipe, mark = EDITIONS[edition]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    changes = _parse(sets)
-    validated(PretrainConfig, changes)
-    config = PretrainConfig.sized_for(device, changes)
+    changes = _parse(sets, settings)
+    validated(settings, changes)
+    config = settings.sized_for(device, changes)
     if export is not None:
-        _require_replaceable(export)
-    run = Pretraining(config, work, device, say)
+        _require_replaceable(export, mark)
+    run = recipe(config, work, device, say)
     run.run()
     if export is not None:
         run.export(export)
@@ -87,24 +108,22 @@ def _page(clips: Sequence[Clip], frame: int) -> Any:
     return Video(stills).sheet(_COLUMNS)
 
 
-def _parse(sets: Sequence[str]) -> dict[str, int]:
+def _parse(sets: Sequence[str], settings: type[BaseModel]) -> dict[str, int]:
     """`key=value` texts as whole numbers."""
     values: dict[str, int] = {}
     for text in sets:
         key, _, value = text.partition("=")
-        if key not in PretrainConfig.model_fields:
-            raise ConfigError(
-                f"There is no setting '{key}'{suggest(key, known_keys(PretrainConfig))}"
-            )
+        if key not in settings.model_fields:
+            raise ConfigError(f"There is no setting '{key}'{suggest(key, known_keys(settings))}")
         if not value.isdecimal():
             raise ConfigError(f"The setting '{key}' must be a whole number, not '{value}'.")
         values[key] = int(value)
     return values
 
 
-def _require_replaceable(folder: Path) -> None:
+def _require_replaceable(folder: Path, mark: str) -> None:
     """Weights may replace weights, and nothing else: exporting clears the folder first."""
-    holds_weights = (folder / "model" / "model_index.json").is_file()
+    holds_weights = (folder / mark).is_file()
     if folder.exists() and not holds_weights:
         _require_empty(folder)
 

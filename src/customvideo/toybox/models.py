@@ -338,17 +338,17 @@ def save_pipeline(folder: Path, parts: dict[str, Any]) -> None:
         for name, part in parts.items()
     }
     TextToVideoSDPipeline(**halves).save_pretrained(folder, safe_serialization=True)
-    _say_float32(folder / "text_encoder" / "config.json")
+    say_float32(folder / "text_encoder" / "config.json")
 
 
 def save_half(module: Any, folder: Path) -> None:
     """Write a model in bfloat16; a transformers model's config says float32 (see above)."""
     module.to(torch.bfloat16).save_pretrained(folder, safe_serialization=True)
     if isinstance(module, PreTrainedModel):
-        _say_float32(folder / "config.json")
+        say_float32(folder / "config.json")
 
 
-def _say_float32(config: Path) -> None:
+def say_float32(config: Path) -> None:
     values = json.loads(config.read_text(encoding="utf-8"))
     values["dtype"] = "float32"
     values.pop("torch_dtype", None)

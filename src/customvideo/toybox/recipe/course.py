@@ -160,6 +160,20 @@ class Runner:
                 }
 
 
+def learned(
+    course: Course,
+    modules: dict[str, nn.Module],
+    folder: Path,
+    make_stage: Callable[[], Stage],
+    progress: Callable[[str], None],
+) -> dict[str, nn.Module]:
+    """Bring a course to its end, or load what it left; the modules come back frozen."""
+    Runner(course, nn.ModuleDict(modules), folder).run(make_stage, progress)
+    for module in modules.values():
+        module.eval().requires_grad_(False)
+    return modules
+
+
 def _packed(tensors: dict[str, Tensor]) -> bytes:
     data: bytes = save({name: tensor.contiguous().clone() for name, tensor in tensors.items()})
     return data

@@ -47,6 +47,9 @@ class Split:
     count: int
     frames: int
     kind: str = "mixed"
+    kept: int | None = None
+    """How many of the frames are kept, the first ones, if not all: a part of the second that a
+    world lasts."""
 
     def world(self, seed: int, index: int) -> World:
         """World number `index`; a pure function of the arguments."""
@@ -116,18 +119,18 @@ def render_split(
         if path.exists():
             continue
         indices = range(start, min(start + SHARD, split.count))
-        clips = [_labelled(split.world(seed, i), split.frames, device) for i in indices]
+        clips = [_labelled(split.world(seed, i), split, device) for i in indices]
         frames, labels = (torch.stack(list(part)) for part in zip(*clips, strict=True))
         with atomic_path(path) as temporary:
             save_file({"frames": frames, "labels": labels}, temporary)
         progress(f"{split.name}: {indices.stop} of {split.count} worlds rendered")
 
 
-def _labelled(world: World, frames: int, device: str) -> tuple[Tensor, Tensor]:
-    clip = render(world, frames=frames, height=SIZE[0], width=SIZE[1], device=device)
+def _labelled(world: World, split: Split, device: str) -> tuple[Tensor, Tensor]:
+    clip = render(world, frames=split.frames, height=SIZE[0], width=SIZE[1], device=device)
     order = torch.arange(1, clip.masks.shape[1] + 1, device=clip.masks.device)
     labels = (clip.masks * order[None, :, None, None]).amax(dim=1)
-    return clip.frames.cpu(), labels.to(torch.uint8).cpu()
+    return clip.frames[: split.kept].cpu(), labels[: split.kept].to(torch.uint8).cpu()
 
 
 def _shard_path(folder: Path, split: Split, start: int) -> Path:

@@ -56,8 +56,8 @@ def grounding_loss(maps: Mapping[str, Tensor], cover: Tensor) -> Tensor:
 
 
 def _site_loss(read: Tensor, cover: Tensor) -> Tensor:
-    scale = round(cover.shape[-1] / read.shape[-1])
-    covered = F.avg_pool2d(cover.flatten(0, 1), scale, ceil_mode=True)
+    down, across = (round(cover.shape[axis] / read.shape[axis]) for axis in (-2, -1))
+    covered = F.avg_pool2d(cover.flatten(0, 1), (down, across), ceil_mode=True)
     covered = covered.reshape(*cover.shape[:3], -1).transpose(1, 2).flatten(2)
     read = read.flatten(2)
     # A phrase that is not there is read nowhere.

@@ -28,7 +28,7 @@ from customvideo.toybox.recipe.actions import ActionStage
 from customvideo.toybox.recipe.animator import AnimatorStage
 from customvideo.toybox.recipe.autoencoder import AutoencoderStage
 from customvideo.toybox.recipe.clip import ClipStage
-from customvideo.toybox.recipe.course import Course, Runner, Stage
+from customvideo.toybox.recipe.course import Course, Stage, learned
 from customvideo.toybox.recipe.dataset import Shelf, Split, load_split, render_split
 from customvideo.toybox.recipe.denoiser import DenoiserStage, Diet, LatentShelf, silence_time
 from customvideo.toybox.recipe.dino import DinoStage
@@ -298,11 +298,7 @@ class Pretraining:
     def _learn(
         self, course: Course, modules: dict[str, nn.Module], make_stage: Callable[[], Stage]
     ) -> dict[str, nn.Module]:
-        """Bring a course to its end, or load what it left; the modules come back frozen."""
-        Runner(course, nn.ModuleDict(modules), self.work).run(make_stage, self.progress)
-        for module in modules.values():
-            module.eval().requires_grad_(False)
-        return modules
+        return learned(course, modules, self.work, make_stage, self.progress)
 
     def export(self, folder: Path) -> None:
         """Write everything learned as the package's `weights/` folder, all of it or nothing."""

@@ -1,0 +1,137 @@
+"""The toybox's Wan edition: Wan's stock classes at miniature size, about four million parameters.
+
+What every part looks like is decided here; training it is `recipe/wan.py`. Its weights do not come
+with the package: `customvideo toybox pretrain --edition wan` makes them, as an ordinary folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLWan,
+    UniPCMultistepScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from tokenizers.processors import TemplateProcessing
+from torch import nn
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+from customvideo.files import write_text
+from customvideo.toybox import models
+
+__all__ = [
+    "FPS",
+    "FRAMES",
+    "build_autoencoder",
+    "build_denoiser",
+    "build_scheduler",
+    "build_text_encoder",
+    "build_tokenizer",
+    "latent_frames",
+    "save_pipeline",
+]
+
+FRAMES = 9
+"""The first alone, then four by four."""
+FPS = 16.0
+"""Wan's own. Twice the toybox's: four frames share a latent, and should be alike."""
+LATENT_CHANNELS = 16
+WIDTH = 48
+"""The autoencoder's, at all its sizes: what 8x8 pixels are reduced to before the code is read."""
+
+
+def latent_frames(frames: int) -> int:
+    """How many latents stand for `frames` frames."""
+    return (frames - 1) // 4 + 1
+
+
+def build_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
+    """The toybox's tokens with the same numbers, in T5's manner: an end closes every text, and
+    nothing begins one."""
+    known = models.build_tokenizer(words)
+    backend = known.backend_tokenizer
+    end = (models.EOS, known.eos_token_id)
+    backend.post_processor = TemplateProcessing(single=f"$A {end[0]}", special_tokens=[end])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token=models.EOS,
+        pad_token=models.BOS,
+        unk_token=models.EOS,
+        model_max_length=models.MAX_LENGTH,
+    )
+
+
+def build_text_encoder(tokenizer: PreTrainedTokenizerFast) -> UMT5EncoderModel:
+    """Two layers of Wan's text encoder."""
+    return UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=len(tokenizer),
+            d_model=models.TEXT_WIDTH,
+            d_kv=32,
+            d_ff=256,
+            num_layers=2,
+            num_heads=4,
+            dropout_rate=0.0,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            # An encoder has no use for it, but the config insists.
+            decoder_start_token_id=tokenizer.pad_token_id,
+            dtype="float32",
+        )
+    )
+
+
+def build_autoencoder() -> AutoencoderKLWan:
+    """8x down and 4x in time, 16 channels; pixels are taken two by two, as Wan 2.2 does."""
+    return AutoencoderKLWan(
+        base_dim=WIDTH,
+        z_dim=LATENT_CHANNELS,
+        dim_mult=[1, 1, 1],
+        num_res_blocks=0,
+        temperal_downsample=[True, True],
+        patch_size=2,
+        in_channels=12,
+        out_channels=12,
+        latents_mean=[0.0] * LATENT_CHANNELS,
+        latents_std=[1.0] * LATENT_CHANNELS,
+    )
+
+
+def build_denoiser() -> WanTransformer3DModel:
+    """Seven blocks of 160 channels. A position is 16 pixels high and 8 wide, as toys that stand
+    side by side are: half as many positions as latents, twice as many across as down."""
+    return WanTransformer3DModel(
+        patch_size=(1, 2, 1),
+        num_attention_heads=5,
+        attention_head_dim=32,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        text_dim=models.TEXT_WIDTH,
+        freq_dim=64,
+        ffn_dim=320,
+        num_layers=7,
+    )
+
+
+def build_scheduler() -> UniPCMultistepScheduler:
+    """Wan's, shifted less: pictures this small drown earlier."""
+    return UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=2.0
+    )
+
+
+def save_pipeline(folder: Path, parts: dict[str, Any], card: dict[str, Any]) -> None:
+    """Write the parts as a stock `WanPipeline` folder with a card, networks in bfloat16."""
+    halves = {
+        name: part.to(torch.bfloat16) if isinstance(part, nn.Module) else part
+        for name, part in parts.items()
+    }
+    WanPipeline(**halves).save_pretrained(folder, safe_serialization=True)
+    models.say_float32(folder / "text_encoder" / "config.json")
+    write_text(folder / "customvideo.json", json.dumps(card, indent=1) + "\n")
