@@ -38,7 +38,7 @@ ROW = [
     ["runs"],
     ["demo"],
     ["benchmark"],
-    ["workspace"],
+    ["userstudy", "workspace"],
     ["cli"],
     ["__main__"],
 ]
@@ -51,16 +51,23 @@ BEHIND_TABLES = {"toybox": ["toybox", "demo", "cli"]}
 
 HOMES = {
     "accelerate": ["training"],
+    "alembic": ["userstudy"],
     "av": ["video"],
     "cv2": ["evaluation", "subjects"],
     "diffusers": ["backbones", "exports", "toybox"],
+    "fastapi": ["userstudy"],
     "filelock": ["workspace"],
-    "jinja2": ["report", "benchmark"],
+    "itsdangerous": ["userstudy"],
+    "jinja2": ["report", "benchmark", "userstudy"],
+    "markupsafe": ["userstudy"],
     "psutil": ["workspace"],
     "rich": ["training", "runs", "demo", "benchmark", "cli", "toybox"],
+    "sqlalchemy": ["userstudy"],
+    "starlette": ["userstudy"],
     "tokenizers": ["toybox"],
     "transformers": ["quiet", "backbones", "adapters", "evaluation", "subjects", "toybox"],
     "typer": ["cli"],
+    "uvicorn": ["userstudy"],
 }
 """Libraries that only these rooms may import; all others that are allowed follow."""
 

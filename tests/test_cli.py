@@ -43,6 +43,11 @@ FLAGS = {
     "bench table": "out ours max-mb",
     "bench check": "",
     "bench fetch": "out",
+    "study new": "videos prompts subject bench method items per-rater raters title contact seed",
+    "study serve": "host port database proxy root-path",
+    "study close": "database",
+    "study tally": "out database",
+    "study power": "methods prompts per-rater rate spread raters trials seed",
 }
 """A change here is a change of the promise made to users: say so in the changelog."""
 MOST_FLAGS = 14

@@ -10,7 +10,8 @@
         ├── AttentionError      sites, masks or maps that cannot support the attention loss
         ├── StorageError        a full disk, an unwritable place, a path of the wrong kind
         ├── EvaluationError     encoders and metrics
-        └── BenchmarkError      editions of CustomStudio, their photos and results
+        ├── BenchmarkError      editions of CustomStudio, their photos and results
+        └── StudyError          a user study: its folder, its settings, its votes
 
 Every message is one sentence that names the thing at fault and the way out; the command line
 prints it without a traceback. Programmer errors are plain assertions and do not belong here.
@@ -28,6 +29,7 @@ __all__ = [
     "EvaluationError",
     "PromptError",
     "StorageError",
+    "StudyError",
     "SubjectError",
     "UserError",
 ]
@@ -75,3 +77,7 @@ class EvaluationError(UserError):
 
 class BenchmarkError(UserError):
     """An edition of CustomStudio, its photos or a benchmark's results cannot be used."""
+
+
+class StudyError(UserError):
+    """A user study's folder, settings or votes cannot be used."""

@@ -26,7 +26,7 @@ from PIL import Image, ImageSequence
 from customvideo.errors import UserError
 from customvideo.files import write_bytes
 
-__all__ = ["Frames", "Video", "data_uri", "side_by_side"]
+__all__ = ["Frames", "Video", "data_uri", "plays_everywhere", "side_by_side"]
 
 Frames = NDArray[np.uint8]
 """Pixels with axes (frame, height, width, 3), red, green, blue, 0 to 255."""
@@ -35,6 +35,8 @@ _WHITE = 255
 _BT709 = 1  # the code of BT.709 primaries, transfer and matrix in ITU-T H.273
 _STUDIO_RANGE = 1
 _PALETTE_PIXELS = 20_000
+_MP4_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
+_STREAM_TAGS = {"language", "handler_name", "vendor_id", "encoder"}
 _UNREADABLE = (
     av.FFmpegError,
     OSError,
@@ -153,6 +155,22 @@ def side_by_side(videos: Sequence[Video], gap: int = 8) -> Video:
             panels.append(np.full((count, height, gap, 3), _WHITE, np.uint8))
         panels.append(_fit(video.frames, count, height))
     return Video(np.concatenate(panels, axis=2), speeds[0])
+
+
+def plays_everywhere(path: Path | str) -> bool:
+    """Whether the file is as `Video.save` writes an `.mp4`, though others may have written it.
+
+    That is H.264 as every browser plays it, without sound, title or comment.
+    """
+    try:
+        with av.open(str(path)) as container:
+            (stream,) = container.streams
+            context = stream.codec_context
+            known = set(container.metadata) <= _MP4_TAGS and set(stream.metadata) <= _STREAM_TAGS
+            kind = (context.name, getattr(context, "pix_fmt", ""))
+            return known and "mp4" in container.format.name and kind == ("h264", "yuv420p")
+    except _UNREADABLE:
+        return False
 
 
 def data_uri(video: Video, *, scale: int = 1) -> str:

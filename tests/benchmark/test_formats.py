@@ -8,8 +8,9 @@ import re
 import pytest
 
 from customvideo.benchmark.board import Board
+from customvideo.benchmark.cells import Block, Cell, Line, Sheet
 from customvideo.benchmark.formats import to_csv, to_latex, to_markdown
-from customvideo.benchmark.sheets import Block, Cell, Line, Sheet, make_sheets
+from customvideo.benchmark.sheets import make_sheets
 from tests.benchmark.scoreboard import make_rows
 
 NASTY = Sheet(

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from customvideo.benchmark.board import Board
+from customvideo.benchmark.cells import Cell, Line, Sheet
 from customvideo.benchmark.rows import ResultRow
-from customvideo.benchmark.sheets import Cell, Line, Sheet, contests, make_sheets
+from customvideo.benchmark.sheets import contests, make_sheets
 from tests.benchmark.scoreboard import make_rows, with_method
 
 

@@ -30,7 +30,7 @@ def width(found: statistics.Estimate | statistics.Difference | None) -> float:
 
 @pytest.mark.parametrize(("freedom", "quantile"), STUDENT.items())
 def test_students_quantiles_are_the_printed_ones(freedom: int, quantile: float) -> None:
-    assert statistics._student(0.975, freedom) == pytest.approx(quantile, abs=1e-3)
+    assert statistics.student(0.975, freedom) == pytest.approx(quantile, abs=1e-3)
 
 
 @pytest.mark.parametrize("count", [8, 30])

@@ -1,7 +1,7 @@
 """Sheets as files for people and programs: Markdown, LaTeX (booktabs) and CSV.
 
-What stands in a sheet is decided in `customvideo.benchmark.sheets`; HTML is made by the page's
-template.
+What stands in a sheet is decided elsewhere (`customvideo.benchmark.cells`); HTML is made by the
+pages' templates.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from customvideo.benchmark.sheets import MISSING, Block, Cell, Line, Sheet
+from customvideo.benchmark.cells import MISSING, Block, Cell, Line, Sheet
 from customvideo.benchmark.statistics import Difference, Estimate
 
 __all__ = ["to_csv", "to_latex", "to_markdown"]
@@ -49,9 +49,12 @@ def to_markdown(sheets: Sequence[Sheet], title: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def to_latex(sheets: Sequence[Sheet]) -> str:
-    """All sheets as `table` environments for `booktabs`; labels are `tab:` and the sheet's key."""
-    head = "% Needs \\usepackage{booktabs}. Brackets: 95 % intervals over subject sets.\n"
+def to_latex(sheets: Sequence[Sheet], over: str = "subject sets") -> str:
+    """All sheets as `table` environments for `booktabs`; labels are `tab:` and the sheet's key.
+
+    `over` says what the intervals are over.
+    """
+    head = f"% Needs \\usepackage{{booktabs}}. Brackets: 95 % intervals over {over}.\n"
     return head + "\n".join(_latex_table(sheet) for sheet in sheets)
 
 

@@ -17,9 +17,10 @@ import jinja2
 
 from customvideo import __version__
 from customvideo.benchmark.board import Board
+from customvideo.benchmark.cells import Sheet
 from customvideo.benchmark.gallery import Card, Gallery
 from customvideo.benchmark.plots import make_plots
-from customvideo.benchmark.sheets import Sheet, brief, contests
+from customvideo.benchmark.sheets import brief, contests
 from customvideo.benchmark.statistics import FEWEST_SETS
 from customvideo.files import write_text
 

@@ -13,20 +13,16 @@ from customvideo.benchmark.board import Board
 from customvideo.benchmark.drawing import Axis, Drawing, keep_apart, outline
 from customvideo.benchmark.sheets import brief
 from customvideo.benchmark.statistics import Estimate
+from customvideo.benchmark.whiskers import Series, round_number, shortened, titled, told, whiskers
 from customvideo.evaluation.measures import Measure
 
 __all__ = ["make_plots"]
 
-Series = Mapping[str, Estimate]
-"""Label -> its value in a plot."""
-
 _WIDTH = 420.0
 _LEFT, _RIGHT, _TOP = 132.0, 18.0, 14.0
-_ROW, _FOOT = 26.0, 26.0
 _HEIGHT, _MARGIN, _BASE = 290.0, 62.0, 44.0
 _GAP = 15.0
 _STYLES = 8
-_LONGEST = 20
 _SCALED = ("dino_i_crop", "co_occurrence", "bleed")
 
 
@@ -64,24 +60,7 @@ def _found(board: Board, name: str, styles: Mapping[str, str]) -> Series:
 
 def _intervals(board: Board, shown: Measure, styles: Mapping[str, str]) -> Drawing | None:
     """A mark and a whisker for each method."""
-    series = _found(board, shown.name, styles)
-    if len(series) < 2:
-        return None
-    bottom = _TOP + _ROW * len(series)
-    summary = _told(shown, series)
-    drawing = Drawing(_titled(shown), summary, _WIDTH, bottom + _FOOT)
-    axis = Axis.around(series.values(), shown, _LEFT, _WIDTH - _RIGHT)
-    for mark in axis.marks():
-        drawing.line("axis", (axis.at(mark), _TOP - 4), (axis.at(mark), bottom))
-        drawing.write(_brief(shown, mark), (axis.at(mark), bottom + 18), "middle")
-    for index, (label, found) in enumerate(series.items()):
-        y, style = _TOP + _ROW * (index + 0.5), styles[label]
-        drawing.write(_short(label), (_LEFT - 14, y + 4), "end", style=f"label {style}")
-        if found.low is not None and found.high is not None:
-            ends = (axis.at(found.low), y), (axis.at(found.high), y)
-            drawing.line(f"whisker {style}", *ends)
-        drawing.path(f"mark {style}", outline(style, axis.at(found.mean), y))
-    return drawing
+    return whiskers(shown, _found(board, shown.name, styles), styles)
 
 
 def _scatter(
@@ -92,15 +71,15 @@ def _scatter(
     labels = [label for label in found_x if label in found_y]
     if len(labels) < 2:
         return None
-    summary = f"{_told(across, found_x)} {_told(up, found_y)}"
+    summary = f"{told(across, found_x)} {told(up, found_y)}"
     drawing = Drawing(f"{up.title} against {_lowered(across)}", summary, _WIDTH, _HEIGHT)
     x_axis = Axis.around(found_x.values(), across, _MARGIN, _WIDTH - _RIGHT)
     y_axis = Axis.around(found_y.values(), up, _HEIGHT - _BASE, _TOP)
     _ruled(drawing, y_axis, up)
     for mark in x_axis.marks():
-        drawing.write(_brief(across, mark), (x_axis.at(mark), _HEIGHT - _BASE + 18), "middle")
+        drawing.write(round_number(across, mark), (x_axis.at(mark), _HEIGHT - _BASE + 18), "middle")
     middle = (_MARGIN + _WIDTH - _RIGHT) / 2
-    drawing.write(_titled(across), (middle, _HEIGHT - 6), "middle", style="title")
+    drawing.write(titled(across), (middle, _HEIGHT - 6), "middle", style="title")
     places = [(x_axis.at(found_x[label].mean), y_axis.at(found_y[label].mean)) for label in labels]
     for label in labels:
         _cross(drawing, styles[label], (found_x[label], x_axis), (found_y[label], y_axis))
@@ -119,11 +98,11 @@ def _scaling(board: Board, shown: Measure, styles: Mapping[str, str]) -> Drawing
     if not labels:
         return None
     lines = {label: [(n, found[n][label]) for n in sizes if label in found[n]] for label in labels}
-    told = "; ".join(
+    summary = "; ".join(
         f"{label}: {', '.join(f'{shown.format(value.mean)} for {n}' for n, value in line)}"
         for label, line in lines.items()
     )
-    drawing = Drawing(f"{_titled(shown)}, by number of subjects", told, _WIDTH, _HEIGHT)
+    drawing = Drawing(f"{titled(shown)}, by number of subjects", summary, _WIDTH, _HEIGHT)
     end = _WIDTH - _LEFT - 8
     values = [value for line in lines.values() for _, value in line]
     axis = Axis.around(values, shown, _HEIGHT - _BASE, _TOP)
@@ -160,7 +139,7 @@ def _ruled(drawing: Drawing, axis: Axis, shown: Measure, end: float = _WIDTH - _
     """Lines across at round values of an upright axis."""
     for mark in axis.marks():
         drawing.line("axis", (_MARGIN, axis.at(mark)), (end, axis.at(mark)))
-        drawing.write(_brief(shown, mark), (_MARGIN - 8, axis.at(mark) + 4), "end")
+        drawing.write(round_number(shown, mark), (_MARGIN - 8, axis.at(mark) + 4), "end")
 
 
 def _cross(
@@ -186,30 +165,10 @@ def _name(
     """Write each label beside its place, none over another; those at the right edge before it."""
     heights = keep_apart([y for _, y in places], _GAP, _TOP + 4, _HEIGHT - _BASE - 4)
     for label, (x, _), y in zip(labels, places, heights, strict=True):
-        room = _WIDTH - x - 10 > 6.6 * len(_short(label))
+        room = _WIDTH - x - 10 > 6.6 * len(shortened(label))
         at, anchor = ((x + 10, y + 4), "start") if room else ((x - 10, y + 4), "end")
-        drawing.write(_short(label), at, anchor, style=f"label {styles[label]}")
-
-
-def _told(shown: Measure, series: Series) -> str:
-    """The plot in words: for those who cannot see it."""
-    values = ", ".join(f"{label} {shown.format(found.mean)}" for label, found in series.items())
-    return f"{shown.title}: {values}."
-
-
-def _titled(shown: Measure) -> str:
-    better = {1: " (higher is better)", -1: " (lower is better)"}.get(shown.better, "")
-    return f"{shown.title}{better}"
+        drawing.write(shortened(label), at, anchor, style=f"label {styles[label]}")
 
 
 def _lowered(shown: Measure) -> str:
     return shown.title[:1].lower() + shown.title[1:]
-
-
-def _brief(shown: Measure, value: float) -> str:
-    """A round number, without the digits a measured one would have."""
-    return f"{100 * value:.3g} %" if shown.kind == "share" else f"{value:.4g}"
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"

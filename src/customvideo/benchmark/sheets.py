@@ -1,23 +1,21 @@
 """Which tables there are, and what stands in their cells: values, intervals, who is surely best.
 
-A `Sheet` is finished text, its raw numbers beside it, so that Markdown, LaTeX, CSV and HTML
-(`customvideo.benchmark.formats`, the page's template) say the same. Every method and every score
-found in the results gets its place here without being named.
+Every method and every score found in the results gets its place here without being named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from customvideo.benchmark.board import REFERENCES, Board
+from customvideo.benchmark.cells import MISSING, Block, Cell, Line, Sheet
 from customvideo.benchmark.gates import GATES, judge
 from customvideo.benchmark.statistics import FEWEST_SETS, Difference, Estimate
 from customvideo.evaluation.measures import Group, Measure
 
-__all__ = ["BRIEF", "MISSING", "Block", "Cell", "Line", "Sheet", "brief", "contests", "make_sheets"]
+__all__ = ["BRIEF", "brief", "contests", "make_sheets"]
 
-MISSING = "–"
 BRIEF = ("headline", "clip_t", "dino_i", "dino_i_crop", "co_occurrence", "bleed", "rank1")
 """What is shown where a table has room for little."""
 
@@ -34,52 +32,6 @@ _ABLATED: dict[Group, str] = {
     "bound": "Ablations, each subject by itself",
     "motion": "Ablations, motion",
 }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One entry: `text`, smaller beside it `aside`, and the numbers both were made of.
-
-    `best` is for a lead that is certain; `tone` is "better" or "worse" for a certain difference.
-    """
-
-    text: str = MISSING
-    aside: str = ""
-    best: bool = False
-    tone: str = ""
-    number: Estimate | Difference | None = None
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row: what it is about, a smaller note to that, its cells; `kind` is "ours", "reference" or
-    nothing."""
-
-    label: str
-    cells: tuple[Cell, ...]
-    note: str = ""
-    kind: str = ""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows that are compared with each other; `remarks` say what the numbers do not settle."""
-
-    title: str
-    lines: tuple[Line, ...]
-    remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table: `corner` stands over the labels, `heads` over the cells."""
-
-    key: str
-    title: str
-    intro: str
-    corner: str
-    heads: tuple[str, ...]
-    blocks: tuple[Block, ...]
 
 
 def make_sheets(board: Board) -> list[Sheet]:

@@ -22,7 +22,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CONFIDENCE", "FEWEST_SETS", "Difference", "Estimate", "Unit", "compare", "estimate"]
+__all__ = [
+    "CONFIDENCE",
+    "FEWEST_SETS",
+    "Difference",
+    "Estimate",
+    "Unit",
+    "Values",
+    "compare",
+    "drawn_sets",
+    "estimate",
+    "interval_levels",
+    "student",
+]
 
 CONFIDENCE = 0.95
 FEWEST_SETS = 6
@@ -34,6 +46,7 @@ _MOST_EXACT = 13
 _TIE = 1e-12
 
 Values = NDArray[np.float64]
+"""Numbers, axes told where they are used."""
 
 
 class Unit(NamedTuple):
@@ -139,7 +152,7 @@ def _relative(
     if total <= 0:
         return None, None, None
     relative = math.fsum(gained) / total
-    if len(gained) < FEWEST_SETS or (_drawn_sets(len(base), draws, seed) @ base).min() <= 0:
+    if len(gained) < FEWEST_SETS or (drawn_sets(len(base), draws, seed) @ base).min() <= 0:
         return relative, None, None
     low, high = _interval(len(gained), draws, seed, lambda drawn: (drawn @ gained) / (drawn @ base))
     return relative, low, high
@@ -150,21 +163,28 @@ def _interval(
 ) -> tuple[float | None, float | None]:
     """The percentile interval of `statistic`, a function of how often each set is drawn.
 
-    It takes (draw, set) to (draw,). The plain percentile interval is too short for few sets; its
-    two levels are widened as Hesterberg (2015, "What Teachers Should Know About the Bootstrap",
-    section 3.3) does, which for a mean of normal values gives Student's interval.
+    It takes (draw, set) to (draw,).
     """
     if sets < FEWEST_SETS:
         return None, None
-    values = statistic(_drawn_sets(sets, draws, seed))
-    widened = math.sqrt(sets / (sets - 1)) * _student((1 + CONFIDENCE) / 2, sets - 1)
-    tail = NormalDist().cdf(-widened)
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(statistic(drawn_sets(sets, draws, seed)), interval_levels(sets))
     return float(low), float(high)
 
 
+def interval_levels(sets: int) -> tuple[float, float]:
+    """The two levels between which bootstrapped values of so many sets make a 95 % interval.
+
+    The plain percentile interval is too short for few sets; its levels are widened as Hesterberg
+    (2015, "What Teachers Should Know About the Bootstrap", section 3.3) does, which for a mean of
+    normal values gives Student's interval.
+    """
+    widened = math.sqrt(sets / (sets - 1)) * student((1 + CONFIDENCE) / 2, sets - 1)
+    tail = NormalDist().cdf(-widened)
+    return tail, 1 - tail
+
+
 @lru_cache(maxsize=32)
-def _drawn_sets(sets: int, draws: int, seed: int) -> Values:
+def drawn_sets(sets: int, draws: int, seed: int) -> Values:
     """How often each set is drawn in each resampling (draw, set); the same for every question."""
     rng = np.random.default_rng([seed, sets])
     drawn = rng.multinomial(sets, np.full(sets, 1 / sets), size=draws).astype(np.float64)
@@ -197,7 +217,7 @@ def _signs(sets: int, draws: int, seed: int) -> Values:
     return signs
 
 
-def _student(level: float, freedom: int) -> float:
+def student(level: float, freedom: int) -> float:
     """The quantile of Student's t, by Abramowitz and Stegun (1964), 26.7.5; from five degrees of
     freedom on it is right to three decimals."""
     z = NormalDist().inv_cdf(level)

@@ -23,6 +23,7 @@ from customvideo.cli.adapters import export, import_file
 from customvideo.cli.bench import bench
 from customvideo.cli.flags import MENDABLE, Device, Sets, say
 from customvideo.cli.merging import add, merge, remove
+from customvideo.cli.study import study
 from customvideo.errors import UserError
 from customvideo.training.interrupt import Interrupted
 
@@ -55,6 +56,7 @@ app = typer.Typer(
 toybox = typer.Typer(no_args_is_help=True, help="The miniature world everything can be tried in.")
 app.add_typer(toybox, name="toybox")
 app.add_typer(bench, name="bench")
+app.add_typer(study, name="study")
 
 Photos = Annotated[
     list[str],
