@@ -19,7 +19,7 @@ from customvideo.benchmark.store import Store
 from customvideo.errors import StudyError
 from customvideo.settings import suggest
 from customvideo.subjects.pictures import list_pictures, read_picture
-from customvideo.subjects.subject import SubjectSpec
+from customvideo.subjects.folders import SubjectSpec
 
 __all__ = ["Candidate", "Found", "Person", "from_benchmark", "from_folders"]
 
