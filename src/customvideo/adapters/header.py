@@ -8,7 +8,8 @@ no time, so the same training gives the same bytes. What the tensors mean is
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ __all__ = [
     "is_adapter",
     "metadata",
     "read_file",
+    "read_header",
     "require_successor",
 ]
 
@@ -100,14 +102,26 @@ def read_file(path: Path) -> tuple[AdapterHeader, dict[str, Tensor]]:
     Raises:
         AdapterError: there is no such file, or it is no complete adapter of a known format.
     """
+    with _opened(path) as file:
+        header = _parse(path, (file.metadata() or {}).get(_KEY))
+        return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def read_header(path: Path) -> AdapterHeader:
+    """The header of an adapter file alone; raises as `read_file`."""
+    with _opened(path) as file:
+        return _parse(path, (file.metadata() or {}).get(_KEY))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise AdapterError(
             f"There is no adapter file '{path}'; give the adapter.safetensors that training wrote."
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = _parse(path, (file.metadata() or {}).get(_KEY))
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except safetensors.SafetensorError as error:
         raise AdapterError(
             f"'{path}' is not an adapter, or only a part of one was copied ({error}); give a "

@@ -4,7 +4,7 @@
     masks/                 every mask drawn over its photo, and coverage.json
     checkpoints/<step>/    to go on from
     losses.jsonl           one line a step
-    previews/<step>.mp4    if the recipe asks for previews
+    previews/<step>.mp4    if the recipe asks for previews; <step>-attention.png, where words look
     replay/<name>/         pictures of subjects learned earlier, drawn for want of their photos
     adapter.safetensors    what was learned
     report.html            all of it to look at

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from customvideo.adapters.adapter import Adapter
+from customvideo.attention.draw import draw_words
 from customvideo.backbones.base import BACKBONES, Backbone, load_backbone
 from customvideo.config import (
     Recipe,
@@ -28,8 +29,9 @@ from customvideo.config import (
 )
 from customvideo.errors import ConfigError, SubjectError
 from customvideo.files import ensure_dir, write_text
-from customvideo.generation import CustomVideoWarning, generate
+from customvideo.generation import CustomVideoWarning, generate, generate_with_attention
 from customvideo.methods.base import Method, TuningFree, learned_numbers, load_method
+from customvideo.methods.rendering import renderer
 from customvideo.report import Comparison, ReportData, render_report
 from customvideo.runs.calling import command
 from customvideo.runs.fitting import fitted, knobs
@@ -78,6 +80,8 @@ __all__ = [
     "train",
 ]
 
+OnStep = Callable[[StepReport], None]
+
 _SHOWN_SCENES = 6
 
 _LOG = logging.getLogger(__name__)
@@ -91,9 +95,11 @@ class TrainPlan:
     subjects: Sequence[str] = ()
     recipe: Path | None = None
     sets: Sequence[str] = ()
-    choices: Mapping[str, str | int | None] = field(default_factory=dict)
+    choices: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
     device: str = "auto"
+    on_step: OnStep | None = None
+    """Told of every finished step; KeyboardInterrupt from it ends the run after a checkpoint."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +127,25 @@ def train(plan: TrainPlan, say: Say) -> Path:
     claim(plan.out, plan.resume)
     recipe = recipe_of(plan, say)
     require_writable(plan.out)
-    return learn(recipe, plan.out, resume=plan.resume, device=plan.device, say=say)
+    return learn(
+        recipe,
+        plan.out,
+        resume=plan.resume,
+        device=plan.device,
+        say=say,
+        on_step=plan.on_step,
+    )
 
 
-def learn(recipe: Recipe, out: Path, *, resume: bool = False, device: str, say: Say) -> Path:
+def learn(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str,
+    say: Say,
+    on_step: OnStep | None = None,
+) -> Path:
     """Do what `recipe` says in the folder `out`, which is claimed and can be written.
 
     Returns the adapter's path, and raises as `train`."""
@@ -137,7 +158,7 @@ def learn(recipe: Recipe, out: Path, *, resume: bool = False, device: str, say: 
         ) from None
     turned = knobs(job.recipe, hasattr(job.backbone, "checkpointed"))
     with enough_memory(f"training on '{job.backbone.name}'", turned, "--fit auto chooses"):
-        adapter = fit(job, out, resume=resume, say=say)
+        adapter = fit(job, out, resume=resume, say=say, on_step=on_step)
     _write_report(job, out, adapter)
     say(f"Wrote '{out / ADAPTER}' and '{out / REPORT}'. Next:")
     say(f"  {_generate_command(adapter, out)}")
@@ -203,16 +224,18 @@ def load_job(recipe: Recipe, device: str, say: Say = lambda _: None) -> Job:
     return Job(_settled(recipe, subjects), backbone, method, subjects)
 
 
-def fit(job: Job, out: Path, *, resume: bool, say: Say) -> Adapter:
+def fit(job: Job, out: Path, *, resume: bool, say: Say, on_step: OnStep | None = None) -> Adapter:
     """Train `job` in the folder `out`, save the adapter there and return it."""
     done = newest_valid(out / CHECKPOINTS).newest if resume else None
 
-    def on_step(report: StepReport) -> None:
+    def after_step(report: StepReport) -> None:
         # Not before the trainer has agreed that this is the same run.
         if done is not None and report.step == done.step + 1:
             _describe(job, out)
+        if on_step is not None:
+            on_step(report)
 
-    trainer = Trainer(job.recipe, out, on_step=on_step, preview=_previewer(job, out))
+    trainer = Trainer(job.recipe, out, on_step=after_step, preview=_previewer(job, out))
     with undone_on_error(out):
         ensure_dir(out)
         if done is None:
@@ -355,8 +378,16 @@ def _previewer(job: Job, out: Path) -> Callable[[int, Adapter], None]:
     def preview(step: int, adapter: Adapter) -> None:
         options, seed = job.recipe.sampling, job.recipe.seed
         prompt = list_subjects(adapter.words)
-        video = generate(job.backbone, adapter, prompt, seed=seed, options=options)
-        video.save(out / PREVIEWS / f"{step:06d}.mp4", scale=watchable_scale(video))
+        file = out / PREVIEWS / f"{step:06d}.mp4"
+        if renderer(adapter) is None:
+            video, maps = generate_with_attention(
+                job.backbone, adapter, prompt, seed=seed, options=options
+            )
+            scale = watchable_scale(video)
+            draw_words(video, maps, scale=scale).save(file.with_name(f"{file.stem}-attention.png"))
+        else:
+            video = generate(job.backbone, adapter, prompt, seed=seed, options=options)
+        video.save(file, scale=watchable_scale(video))
 
     return preview
 

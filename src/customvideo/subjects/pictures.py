@@ -22,7 +22,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from customvideo.errors import SubjectError
 
-__all__ = ["SHORTEST_SIDE", "SUFFIXES", "Picture", "list_pictures", "read_mask", "read_picture"]
+__all__ = [
+    "SHORTEST_SIDE",
+    "SUFFIXES",
+    "Picture",
+    "list_pictures",
+    "read_drawing",
+    "read_mask",
+    "read_picture",
+]
 
 Pixels = TypeVar("Pixels", NDArray[np.uint8], NDArray[np.float32])
 
@@ -100,13 +108,26 @@ def read_mask(path: Path, picture: Picture) -> NDArray[np.float32]:
     Raises:
         SubjectError: the file is no picture or is damaged, or its size is not the picture's.
     """
-    with _opened(path) as stored:
-        mask = ImageOps.exif_transpose(stored)
-        layers = np.asarray(_eight_bit(mask).convert("RGBA").convert("LA"))
-    weights = _as_weights(layers[..., 0]) * _as_weights(layers[..., 1])
+    weights = _weights(path)
     if weights.shape != picture.size:
         raise SubjectError(_wrong_size(path, weights.shape, picture))
     return _shrink(weights)
+
+
+def read_drawing(path: Path) -> NDArray[np.float32]:
+    """Read a mask by itself, as `read_mask`, at most 1024 on the long side.
+
+    Raises:
+        SubjectError: the file is no picture or is damaged.
+    """
+    return _shrink(_weights(path))
+
+
+def _weights(path: Path) -> NDArray[np.float32]:
+    with _opened(path) as stored:
+        mask = ImageOps.exif_transpose(stored)
+        layers = np.asarray(_eight_bit(mask).convert("RGBA").convert("LA"))
+    return _as_weights(layers[..., 0]) * _as_weights(layers[..., 1])
 
 
 @contextmanager

@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
+from customvideo.settings import validated
+from customvideo.workspace.records import TrainRequest
+from customvideo.workspace.requests import chosen_subjects, recipe_for
+
 if TYPE_CHECKING:
     from customvideo.workspace.workspace import Workspace
 
@@ -45,4 +51,39 @@ def estimate(workspace: Workspace, project: str, settings: Mapping[str, Any]) ->
     Raises:
         UserError: the settings or the subjects cannot work, as training would.
     """
-    raise NotImplementedError
+    from customvideo.config import SubjectEntry
+    from customvideo.runs.estimate import assemble
+    from customvideo.runs.fitting import Sizing
+    from customvideo.runs.preflight import lines, report
+
+    request = validated(TrainRequest, settings)
+    subjects = chosen_subjects(workspace, project, request)
+    entries = {
+        one.name: SubjectEntry(folder=str(one.folder), category=one.category) for one in subjects
+    }
+    recipe = recipe_for(request).model_copy(update={"subjects": entries})
+    case = assemble(recipe, request.device)
+    if case.adapter is None:
+        said = (f"The method '{recipe.method}' trains nothing: its adapter is made at once.",)
+        return Estimate(None, 0, 0, None, 0, 0, "cpu", case.backbone.licence or "", said)
+    found = report(Sizing(case))
+    return Estimate(
+        seconds=found.work["seconds"],
+        prior_seconds=found.work["prior_seconds"],
+        memory=found.memory["total" if found.device == "gpu" else "host"],
+        available=_available(found.device),
+        download=found.disk["download"],
+        disk=found.disk["adapter"] + found.disk["checkpoints"],
+        device=found.device,
+        licence=found.backbone["licence"] or "",
+        lines=tuple(lines(found)),
+    )
+
+
+def _available(device: str) -> int | None:
+    """Bytes that are free for it."""
+    if device == "cpu":
+        return int(psutil.virtual_memory().available)
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None

@@ -99,7 +99,7 @@ class Projects:
 
     def delete(self, id: str) -> Discarded:
         """Move a project with its photos to the trash; its adapters and videos stay."""
-        return self._trash.discard("project", self.get(id).name, PROJECTS, id)
+        return self._trash.discard("project", self.get(id).name, [(PROJECTS, id)])
 
     def change(self, id: str, edit: Callable[[dict[str, Any]], object]) -> Project:
         """Let `edit` change the values of the project's file, one caller at a time."""

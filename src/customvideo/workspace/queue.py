@@ -6,23 +6,34 @@ workspace, is started when there is something to do, and outlives whoever starte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customvideo.workspace.records import Discarded, Job, Kind, Listing, Progress
+from filelock import FileLock
+
+from customvideo.errors import StorageError
+from customvideo.files import ensure_dir
+from customvideo.workspace.jobs import JobFolder, job_folders
+from customvideo.workspace.places import ADAPTERS, JOBS, inside, new_id, now
+from customvideo.workspace.processes import held, start_detached
+from customvideo.workspace.records import Discarded, Job, Kind, Listing, Progress, State
+from customvideo.workspace.requests import plan_job
 
 if TYPE_CHECKING:
     from customvideo.workspace.workspace import Workspace
 
-__all__ = ["Queue"]
+__all__ = ["Queue", "queue_lock", "runner_lock", "waiting"]
+
+_RUNNER = "customvideo.workspace.runner"
+_ORDER: dict[State, int] = {"running": 0, "queued": 1}
 
 
 class Queue:
     """The jobs of `workspace`. Every method may be called from several processes at once."""
 
     def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+        self._workspace, self._root = workspace, workspace.root
 
     def submit(self, kind: Kind, project: str, settings: Mapping[str, Any]) -> Job:
         """Put a job at the end of the queue and see to it that a runner is there.
@@ -33,23 +44,45 @@ class Queue:
         Raises:
             UserError: the settings cannot work, as far as can be told without loading a model.
         """
-        raise NotImplementedError
+        spec = plan_job(self._workspace, kind, project, settings)
+        folder = JobFolder(self._root, new_id(kind))
+        ensure_dir(folder.path)
+        with queue_lock(self._root):
+            places = [state["place"] for _, state in _states(self._root)]
+            place = max(places, default=0) + 1
+            folder.create({**spec, "created": now()}, {"state": "queued", "place": place})
+        self.ensure_runner()
+        return self.get(folder.id)
 
     def list(self, project: str | None = None) -> Listing[Job]:
         """All jobs, of one project if given: running, then queued in order, then newest first."""
-        raise NotImplementedError
+        positions = {one.id: index for index, one in enumerate(waiting(self._root), start=1)}
+        found, broken = [], []
+        for folder in job_folders(self._root):
+            try:
+                found.append(folder.job(positions.get(folder.id, 0)))
+            except StorageError as error:
+                broken.append(str(error))
+        found = [job for job in found if project is None or job.project == project]
+        found.sort(key=lambda job: job.created, reverse=True)
+        found.sort(key=lambda job: (_ORDER.get(job.state, 2), job.position))
+        return Listing(tuple(found), tuple(broken))
 
     def get(self, id: str) -> Job:
         """The job called `id`. Raises StorageError if there is none."""
-        raise NotImplementedError
+        ids = [one.id for one in waiting(self._root)]
+        return JobFolder(self._root, id).job(ids.index(id) + 1 if id in ids else 0)
 
     def progress(self, id: str) -> Progress:
         """How far a job is; cheap enough to ask every second."""
-        raise NotImplementedError
+        folder, job = JobFolder(self._root, id), self.get(id)
+        trains = job.kind == "train"
+        return folder.progress(inside(self._root, ADAPTERS, job.adapter) if trains else None)
 
     def log(self, id: str, lines: int = 200) -> str:
         """The last lines of what a job said."""
-        raise NotImplementedError
+        self.get(id)
+        return JobFolder(self._root, id).tail(lines)
 
     def pause(self, id: str) -> Job:
         """Let a job wait: a training saves a checkpoint first, and the next job begins.
@@ -60,34 +93,135 @@ class Queue:
         Raises:
             StorageError: the job is neither queued nor running.
         """
-        raise NotImplementedError
+
+        def change(folder: JobFolder, state: dict[str, Any]) -> None:
+            if state["state"] == "queued":
+                folder.want(None)
+                folder.change(state="paused", message="")
+            elif state["state"] == "running":
+                folder.want("pause")
+            else:
+                raise StorageError(f"A job that is {state['state']} cannot be paused.")
+
+        return self._changed(id, change)
 
     def stop(self, id: str) -> Job:
         """End a job and keep what there is: the adapter as last saved, videos already drawn.
 
-        A second call ends it at once, whatever it is doing. A queued job is just taken out.
+        A second call ends a running one at once, whatever it is doing. One that has not begun is
+        just taken out.
+
+        Raises:
+            StorageError: the job has ended already.
         """
-        raise NotImplementedError
+
+        def change(folder: JobFolder, state: dict[str, Any]) -> None:
+            if state["state"] == "running":
+                folder.change(force=folder.wish() == "stop")
+                folder.want("stop")
+            elif state["state"] not in ("queued", "paused"):
+                raise StorageError(f"The job is {state['state']} already.")
+            elif state.get("started"):
+                # What it has saved is brought into the library by the runner.
+                folder.want("stop")
+                folder.change(state="queued", message="")
+            else:
+                folder.change(state="stopped", message="Stopped before it began.", finished=now())
+
+        job = self._changed(id, change)
+        self.ensure_runner()
+        return job
 
     def resume(self, id: str) -> Job:
-        """Queue a paused, stopped or failed job again; it goes on from what it has."""
-        raise NotImplementedError
+        """Queue a paused, stopped or failed job again; it goes on from what it has.
+
+        Raises:
+            StorageError: it is not one of these, or its adapter was deleted.
+        """
+
+        def change(folder: JobFolder, state: dict[str, Any]) -> None:
+            if state["state"] not in ("paused", "stopped", "failed"):
+                raise StorageError(f"A job that is {state['state']} cannot be resumed.")
+            folder.want(None)
+            place = max((one["place"] for _, one in _states(self._root)), default=0) + 1
+            folder.change(state="queued", message="", place=place, tries=0, force=False)
+
+        job = self._changed(id, change)
+        self.ensure_runner()
+        return job
 
     def reorder(self, ids: Sequence[str]) -> Listing[Job]:
         """Bring the queued jobs into this order; those not named follow."""
-        raise NotImplementedError
+        with queue_lock(self._root):
+            queued = {folder.id: folder for folder in waiting(self._root)}
+            places = sorted(folder.state()["place"] for folder in queued.values())
+            wanted = [id for id in dict.fromkeys(ids) if id in queued]
+            rest = [id for id in queued if id not in wanted]
+            for place, id in zip(places, [*wanted, *rest], strict=True):
+                queued[id].change(place=place)
+        return self.list()
 
     def delete(self, id: str) -> Discarded:
-        """Move a job that is not active to the trash; its adapter and videos stay."""
-        raise NotImplementedError
+        """Move a job that is not active to the trash; its adapter and videos stay.
+
+        Raises:
+            StorageError: it is queued or running.
+        """
+        with queue_lock(self._root):
+            job = self.get(id)
+            if job.active:
+                raise StorageError(f"The job is {job.state}; stop it before deleting it.")
+            return self._workspace.trash.discard("job", job.title, [(JOBS, id)])
 
     def results(self, id: str) -> tuple[Path, ...]:
         """Files that a finished job left to download: an export's zip, an evaluation's scores."""
-        raise NotImplementedError
+        self.get(id)
+        folder = JobFolder(self._root, id).out
+        return tuple(sorted(path for path in folder.glob("[!.]*") if path.is_file()))
 
     def ensure_runner(self) -> bool:
         """Start a runner if there is work and none is there; whether one was started.
 
-        A page calls it when it is opened, so that jobs go on after the machine was restarted.
+        A page calls it when it is opened and now and then, so that jobs go on after the machine
+        was restarted or the runner was ended.
         """
-        raise NotImplementedError
+        with queue_lock(self._root):
+            states = [state["state"] for _, state in _states(self._root)]
+            if not {"queued", "running"} & set(states) or held(runner_lock(self._root)):
+                return False
+            start_detached(_RUNNER, [str(self._root)], self._root / JOBS / "runner.log")
+        return True
+
+    def _changed(self, id: str, change: Callable[[JobFolder, dict[str, Any]], None]) -> Job:
+        with queue_lock(self._root):
+            folder = JobFolder(self._root, id)
+            change(folder, folder.state())
+        return self.get(id)
+
+
+def queue_lock(root: Path) -> FileLock:
+    """Held, shortly, by whoever changes jobs' states."""
+    return FileLock(ensure_dir(root / JOBS) / ".queue.lock")
+
+
+def runner_lock(root: Path) -> Path:
+    """Held by the runner of the workspace `root`, as long as it lives."""
+    return root / JOBS / ".runner.lock"
+
+
+def waiting(root: Path) -> list[JobFolder]:
+    """The queued jobs, the next first: what is to be stopped is done at once."""
+    queued = [(folder, state) for folder, state in _states(root) if state["state"] == "queued"]
+    queued.sort(key=lambda pair: (pair[0].wish() != "stop", pair[1]["place"], pair[0].id))
+    return [folder for folder, _ in queued]
+
+
+def _states(root: Path) -> list[tuple[JobFolder, dict[str, Any]]]:
+    found = []
+    for folder in job_folders(root):
+        try:
+            state = folder.state()
+        except StorageError:
+            continue
+        found.append((folder, {**state, "place": int(state.get("place", 0))}))
+    return found

@@ -167,7 +167,7 @@ class Progress:
 
     Attributes:
         phase: what is being done, in words: "loading the model", "training", …; empty if unknown.
-        step, of: finished and wanted steps (of training; videos of other kinds); 0 if unknown.
+        step, of: finished and wanted steps, of training or of drawing all videos; 0 if unknown.
         seconds_left: an estimate; None until there is one.
         losses: part -> (step, value) pairs; "loss" is their sum. Training only.
         previews: videos drawn during training, oldest first, by step.

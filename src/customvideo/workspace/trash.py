@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -28,24 +29,27 @@ class Trash:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def discard(self, kind: str, name: str, *parts: str) -> Discarded:
-        """Move what lies at `parts` below the workspace into the trash; `name` is for people.
+    def discard(self, kind: str, name: str, places: Sequence[Sequence[str]]) -> Discarded:
+        """Move what lies at `places`, parts below the workspace each, into the trash together.
+
+        `name` is for people. The first place must be there, the others may be missing.
 
         Raises:
             StorageError: there is no such thing, or it cannot be moved.
         """
-        source = inside(self._root, *parts)
-        if not source.exists():
+        sources = [inside(self._root, *parts) for parts in places]
+        if not sources[0].exists():
             raise StorageError(f"There is no '{name}' to delete; it is gone already.")
+        there = [source for source in sources if source.exists()]
         id = new_id(kind)
         folder = ensure_dir(inside(self._root, TRASH, id))
-        values = {"kind": kind, "name": name, "deleted": now(), "from": list(parts)}
-        write_json(folder / _ENTRY, values)
+        origin = [list(source.relative_to(self._root).parts) for source in there]
+        write_json(folder / _ENTRY, {"kind": kind, "name": name, "deleted": now(), "from": origin})
         try:
-            os.rename(source, folder / _CONTENT)
-        except OSError as error:
+            _move([(source, folder / f"{_CONTENT}{i}") for i, source in enumerate(there)])
+        except StorageError:
             shutil.rmtree(folder, ignore_errors=True)
-            raise storage_error(error, source) from error
+            raise
         return self._entry(folder)
 
     def list(self) -> Listing[Discarded]:
@@ -68,17 +72,15 @@ class Trash:
         """
         folder = inside(self._root, TRASH, check_id(id))
         entry, values = self._entry(folder), read_json(folder / _ENTRY)
-        target = inside(self._root, *values["from"])
-        if target.exists():
+        targets = [inside(self._root, *parts) for parts in values["from"]]
+        if any(target.exists() for target in targets):
             raise StorageError(
                 f"'{entry.name}' cannot come back: another one has taken its place; rename or "
                 "delete that one first."
             )
-        ensure_dir(target.parent)
-        try:
-            os.rename(folder / _CONTENT, target)
-        except OSError as error:
-            raise storage_error(error, target) from error
+        for target in targets:
+            ensure_dir(target.parent)
+        _move([(folder / f"{_CONTENT}{i}", target) for i, target in enumerate(targets)])
         shutil.rmtree(folder, ignore_errors=True)
         return entry
 
@@ -102,8 +104,22 @@ class Trash:
             cast("Any", kind),
             str(values.get("name", "")),
             str(values.get("deleted", "")),
-            folder_bytes(folder / _CONTENT),
+            folder_bytes(folder),
         )
+
+
+def _move(pairs: Sequence[tuple[Path, Path]]) -> None:
+    """Rename each first path to its second, all or none."""
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, target in pairs:
+            os.rename(source, target)
+            done.append((source, target))
+    except OSError as error:
+        for source, target in reversed(done):
+            with suppress(OSError):
+                os.rename(target, source)
+        raise storage_error(error, target) from error
 
 
 def folder_bytes(path: Path) -> int:

@@ -84,6 +84,22 @@ class Workspace:
         self.projects.get(project)
         return Shelf(self.root, project, self.projects, self.trash)
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Folders of models that jobs may use besides known names and hub ids."""
+        return tuple(map(str, read_json(self.root / _FILE).get("models", ())))
+
+    def allow_model(self, folder: Path | str) -> None:
+        """Let jobs use the model in a folder of this machine: for its owner, never for a page.
+
+        Raises:
+            StorageError: there is no such folder.
+        """
+        found = Path(folder).expanduser().absolute()
+        if not found.is_dir():
+            raise StorageError(f"There is no model folder '{folder}'; check the path.")
+        write_json(self.root / _FILE, {"models": sorted({*self.models, str(found)})})
+
     def file(self, relative: str) -> Path:
         """An existing file at `relative` (parts joined by `/`) below the workspace, for a server.
 
