@@ -18,7 +18,6 @@ import torch
 
 from customvideo.adapters.adapter import Adapter
 from customvideo.benchmark import job as jobs
-from customvideo.claims import claimed
 from customvideo.benchmark.commands import _jobs
 from customvideo.benchmark.editions import Edition, load_edition
 from customvideo.benchmark.grid import Job, choose
@@ -27,6 +26,7 @@ from customvideo.benchmark.kit import Kit
 from customvideo.benchmark.memory import PeakMemory
 from customvideo.benchmark.plan import BenchPlan, resolve
 from customvideo.benchmark.store import JobFolder, Store
+from customvideo.claims import claimed
 from customvideo.errors import StorageError
 from customvideo.training.interrupt import Interrupted
 from customvideo.video import Video

@@ -17,13 +17,13 @@ from typing import Literal
 from rich.console import Console
 
 from customvideo.adapters.adapter import Adapter
-from customvideo.claims import Claim, claimed
 from customvideo.benchmark.grid import Job, Sample
 from customvideo.benchmark.judging import score, words_of
 from customvideo.benchmark.kit import Kit
 from customvideo.benchmark.memory import PeakMemory
 from customvideo.benchmark.probe import Base, probe
 from customvideo.benchmark.store import Failure, JobFolder, Store
+from customvideo.claims import Claim, claimed
 from customvideo.errors import StorageError
 from customvideo.generation import generate
 from customvideo.methods.base import learned_numbers, load_method

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from customvideo.adapters.adapter import Adapter
-from customvideo.attention.draw import draw_words
 from customvideo.backbones.base import BACKBONES, Backbone, load_backbone
 from customvideo.config import (
     Recipe,
@@ -29,9 +28,8 @@ from customvideo.config import (
 )
 from customvideo.errors import ConfigError, SubjectError
 from customvideo.files import ensure_dir, write_text
-from customvideo.generation import CustomVideoWarning, generate, generate_with_attention
+from customvideo.generation import CustomVideoWarning
 from customvideo.methods.base import Method, TuningFree, learned_numbers, load_method
-from customvideo.methods.rendering import renderer
 from customvideo.report import Comparison, ReportData, render_report
 from customvideo.runs.calling import command
 from customvideo.runs.fitting import fitted, knobs
@@ -48,8 +46,8 @@ from customvideo.runs.folder import (
     require_writable,
     undone_on_error,
 )
-from customvideo.runs.making import watchable_scale
 from customvideo.runs.memory import enough_memory
+from customvideo.runs.previewing import previewer
 from customvideo.subjects.folders import SubjectSpec, read_photos, read_spec
 from customvideo.subjects.groups import GroupSpec, read_groups, share_groups
 from customvideo.subjects.masks import (
@@ -64,7 +62,7 @@ from customvideo.subjects.subject import Subject
 from customvideo.training.checkpoint import best_checkpoint, newest_valid
 from customvideo.training.interrupt import Interrupted
 from customvideo.training.progress import StepReport
-from customvideo.training.trainer import Trainer
+from customvideo.training.trainer import OnStep, Trainer
 from customvideo.video import Video
 
 __all__ = [
@@ -80,8 +78,6 @@ __all__ = [
     "train",
 ]
 
-OnStep = Callable[[StepReport], None]
-
 _SHOWN_SCENES = 6
 
 _LOG = logging.getLogger(__name__)
@@ -95,11 +91,9 @@ class TrainPlan:
     subjects: Sequence[str] = ()
     recipe: Path | None = None
     sets: Sequence[str] = ()
-    choices: Mapping[str, Any] = field(default_factory=dict)
+    choices: Mapping[str, str | int | None] = field(default_factory=dict)
     resume: bool = False
     device: str = "auto"
-    on_step: OnStep | None = None
-    """Told of every finished step; KeyboardInterrupt from it ends the run after a checkpoint."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,14 +121,7 @@ def train(plan: TrainPlan, say: Say) -> Path:
     claim(plan.out, plan.resume)
     recipe = recipe_of(plan, say)
     require_writable(plan.out)
-    return learn(
-        recipe,
-        plan.out,
-        resume=plan.resume,
-        device=plan.device,
-        say=say,
-        on_step=plan.on_step,
-    )
+    return learn(recipe, plan.out, resume=plan.resume, device=plan.device, say=say)
 
 
 def learn(
@@ -148,6 +135,7 @@ def learn(
 ) -> Path:
     """Do what `recipe` says in the folder `out`, which is claimed and can be written.
 
+    `on_step` is told of every finished step; a KeyboardInterrupt from it ends the run, saved.
     Returns the adapter's path, and raises as `train`."""
     try:
         with enough_memory(f"loading '{recipe.backbone}'", ["a smaller --backbone"]):
@@ -235,7 +223,9 @@ def fit(job: Job, out: Path, *, resume: bool, say: Say, on_step: OnStep | None =
         if on_step is not None:
             on_step(report)
 
-    trainer = Trainer(job.recipe, out, on_step=after_step, preview=_previewer(job, out))
+    trainer = Trainer(
+        job.recipe, out, on_step=after_step, preview=previewer(job.recipe, job.backbone, out)
+    )
     with undone_on_error(out):
         ensure_dir(out)
         if done is None:
@@ -372,24 +362,6 @@ def _masks_line(subject: Subject, out: Path) -> str:
         f"{subject.word} {subject.category}: {_photos(len(subject.images))}, masks cover "
         f"{shares[0]:.0%} to {shares[-1]:.0%}; look at '{out / MASKS / subject.name}'"
     )
-
-
-def _previewer(job: Job, out: Path) -> Callable[[int, Adapter], None]:
-    def preview(step: int, adapter: Adapter) -> None:
-        options, seed = job.recipe.sampling, job.recipe.seed
-        prompt = list_subjects(adapter.words)
-        file = out / PREVIEWS / f"{step:06d}.mp4"
-        if renderer(adapter) is None:
-            video, maps = generate_with_attention(
-                job.backbone, adapter, prompt, seed=seed, options=options
-            )
-            scale = watchable_scale(video)
-            draw_words(video, maps, scale=scale).save(file.with_name(f"{file.stem}-attention.png"))
-        else:
-            video = generate(job.backbone, adapter, prompt, seed=seed, options=options)
-        video.save(file, scale=watchable_scale(video))
-
-    return preview
 
 
 def _write_report(job: Job, out: Path, adapter: Adapter) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from customvideo.errors import SubjectError
 from customvideo.workspace.places import clean_name
@@ -86,13 +87,11 @@ def decode_mask(data: bytes, size: tuple[int, int]) -> NDArray[np.float32]:
     if isinstance(found, Refused) or found.alpha is None:
         reason = found.reason if isinstance(found, Refused) else "The mask is no picture; redraw it"
         raise SubjectError(reason)
-    import cv2
-
     height, width = size
-    weights = np.asarray(found.alpha, np.float32) / np.float32(255)
-    if weights.shape != size:
-        weights = np.asarray(cv2.resize(weights, (width, height)), np.float32)
-    return weights.clip(0, 1)
+    grey = Image.fromarray(found.alpha)
+    if found.alpha.shape != size:
+        grey = grey.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(grey, np.float32) / np.float32(255)
 
 
 def decode_clip(upload: Upload, count: int) -> list[Decoded | Refused]:
