@@ -29,6 +29,8 @@ FLAGS = {
     "import": "backbone out device",
     "sites": "subject backbone scenes top out seed segmenter device",
     "demo": "out seed device",
+    "batch": "out set ray retry-failed device",
+    "doctor": "json",
     "merge": "out how rename captions report backbone device",
     "add": "to out replay set backbone seed segmenter resume device",
     "remove": "from out",

@@ -11,7 +11,8 @@
         ├── StorageError        a full disk, an unwritable place, a path of the wrong kind
         ├── EvaluationError     encoders and metrics
         ├── BenchmarkError      editions of CustomStudio, their photos and results
-        └── StudyError          a user study: its folder, its settings, its votes
+        ├── StudyError          a user study: its folder, its settings, its votes
+        └── FleetError          workers on a cluster, batches of runs
 
 Every message is one sentence that names the thing at fault and the way out; the command line
 prints it without a traceback. Programmer errors are plain assertions and do not belong here.
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigError",
     "CustomVideoError",
     "EvaluationError",
+    "FleetError",
     "PromptError",
     "StorageError",
     "StudyError",
@@ -81,3 +83,7 @@ class BenchmarkError(UserError):
 
 class StudyError(UserError):
     """A user study's folder, settings or votes cannot be used."""
+
+
+class FleetError(UserError):
+    """Workers cannot be had on a cluster, or a batch of runs cannot be used."""

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from customvideo.benchmark.board import OURS
 from customvideo.benchmark.check import check as look_over
 from customvideo.benchmark.editions import Combination, OwnFolder, load_edition, open_source
-from customvideo.benchmark.executors import Executor, Here, drive
 from customvideo.benchmark.fetch import fetch as get
 from customvideo.benchmark.grid import Contender, Job, Kind, choose, make_jobs, reference_job
-from customvideo.benchmark.job import Note, Outcome, Worker
+from customvideo.benchmark.job import Outcome, Worker, open_worker
 from customvideo.benchmark.kit import Kit
 from customvideo.benchmark.plan import BenchPlan, Entry, resolve
-from customvideo.benchmark.ray import OnRay, require_ray
 from customvideo.benchmark.results import collect
 from customvideo.benchmark.search import log, trials
 from customvideo.benchmark.store import Store
 from customvideo.benchmark.tables import MAX_MB, render_tables
-from customvideo.benchmark.view import View
 from customvideo.errors import BenchmarkError
+from customvideo.fleet.executors import Executor, Here, follow
+from customvideo.fleet.ray import OnRay, require_ray
+from customvideo.fleet.work import Note, failed
 from customvideo.runs.calling import command
 from customvideo.runs.folder import Say, require_writable
 
@@ -67,20 +68,22 @@ def run(
     kit = Kit(edition, plan.device)
     jobs = _jobs(plan, kit, combinations, [base, *entries])
     store.create(edition, name)
-    if lost := store.adopt(jobs):
-        say(f"{lost} earlier results lose their label, which means another recipe now.")
-    todo, failed = _left(store, kit, jobs, retry_failed=retry_failed)
-    kept = len(jobs) - len(todo) - len(failed)
+    if unlabelled := store.adopt(jobs):
+        say(f"{unlabelled} earlier results lose their label, which means another recipe now.")
+    todo, lost = _left(store, kit, jobs, retry_failed=retry_failed)
+    kept = len(jobs) - len(todo) - len(lost)
     say(f"{len(combinations)} combinations, {len(jobs)} jobs: {kept} are done, {len(todo)} to do.")
     try:
         if ray is None or not todo:
-            failed += _follow(Here(Worker(store, kit).do, plan.threads), todo, say)
+            lost += _follow(Here(Worker(store, kit).do, plan.threads), todo, say)
         else:
-            with OnRay(ray, out, name, device=plan.device, threads=plan.threads) as workers:
-                failed += _follow(workers, todo, say)
+            opens = partial(open_worker, str(out.absolute()), name, plan.device)
+            workers = OnRay[Job](ray, opens, device=plan.device, threads=plan.threads)
+            with workers:
+                lost += _follow(workers, todo, say)
     finally:
         rows = collect(store)
-    return _summary(len(jobs), failed, rows, say)
+    return _summary(len(jobs), lost, rows, say)
 
 
 def _opened(out: Path, device: str) -> tuple[Store, Worker]:
@@ -118,8 +121,8 @@ def score(out: Path, *, say: Say, device: str = "auto") -> Summary:
     """
     store, worker = _opened(out, device)
     jobs = sorted((job for job, _ in store.found()), key=lambda job: job.recipe.backbone)
-    failed = _follow(Here(worker.score_again), jobs, say)
-    return _summary(len(jobs), failed, collect(store), say)
+    lost = _follow(Here(worker.score_again), jobs, say)
+    return _summary(len(jobs), lost, collect(store), say)
 
 
 def probe(
@@ -157,10 +160,10 @@ def probe(
         return worker.probe(job, base, videos, note)
 
     try:
-        failed = _follow(Here(work), trained, say)
+        lost = _follow(Here(work), trained, say)
     finally:
         rows = collect(store)
-    return _summary(len(trained), failed, rows, say)
+    return _summary(len(trained), lost, rows, say)
 
 
 def table(
@@ -254,7 +257,7 @@ def _left(
 ) -> tuple[list[Job], list[Outcome]]:
     """The jobs to do, and how those ended that failed earlier and are not tried again."""
     todo: list[Job] = []
-    failed: list[Outcome] = []
+    lost: list[Outcome] = []
     for job in jobs:
         folder = store.folder(job)
         if folder.is_done(job, kit.scoring(job.recipe.backbone)):
@@ -263,26 +266,23 @@ def _left(
         if failure is None or retry_failed:
             todo.append(job)
         else:
-            failed.append(Outcome(job, "failed", 0.0, failure.message))
-    return todo, failed
+            lost.append(Outcome(job, "failed", 0.0, failure.message))
+    return todo, lost
 
 
-def _follow(executor: Executor, jobs: Sequence[Job], say: Say) -> list[Outcome]:
+def _follow(executor: Executor[Job], jobs: Sequence[Job], say: Say) -> list[Outcome]:
     """Have the jobs done and shown; those that failed."""
-    with View(jobs, executor.workers, say) as view:
-        ended = drive(executor, jobs, view)
-    return [outcome for outcome in ended if outcome.ended == "failed"]
+    return failed(follow(executor, jobs, say))
 
 
-def _summary(jobs: int, failed: Sequence[Outcome], rows: Path, say: Say) -> Summary:
-    for outcome in failed:
-        job = outcome.job
-        say(f"Failed: {job.method} on {job.combination}: {outcome.message}")
-    if failed:
+def _summary(jobs: int, lost: Sequence[Outcome], rows: Path, say: Say) -> Summary:
+    for outcome in lost:
+        say(f"Failed: {outcome.job.title}: {outcome.message}")
+    if lost:
         say(
-            f"{len(failed)} of {jobs} jobs failed; what they said is in failed.json of each job's "
+            f"{len(lost)} of {jobs} jobs failed; what they said is in failed.json of each job's "
             "folder. --retry-failed tries them again."
         )
     say(f"Wrote '{rows}'. Next:")
     say(f"  {command('bench', 'table', rows.parent)}")
-    return Summary(jobs - len(failed), tuple(failed), rows)
+    return Summary(jobs - len(lost), tuple(lost), rows)

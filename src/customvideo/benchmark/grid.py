@@ -95,6 +95,11 @@ class Job:
     made: Made
 
     @property
+    def title(self) -> str:
+        """What people call it."""
+        return f"{self.method} on {self.combination}"
+
+    @property
     def digest(self) -> str:
         """Of all that the results depend on; which videos are asked for and the label are not."""
         return self._digest(self._made_with())

@@ -1,7 +1,7 @@
 """Doing one job: learn, make the videos, score them, each part only if it is not there yet.
 
 Every part leaves a whole file behind, so a job that was stopped, however rudely, goes on where it
-was. Who calls, and for which jobs, is `customvideo.benchmark.executors`.
+was. Who calls, and for which jobs, is `customvideo.fleet`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from customvideo.adapters.adapter import Adapter
-from customvideo.benchmark.grid import Job, Sample
+from customvideo.benchmark.editions import load_edition
+from customvideo.benchmark.grid import Job, Sample, job_of
 from customvideo.benchmark.judging import score, words_of
 from customvideo.benchmark.kit import Kit
 from customvideo.benchmark.memory import PeakMemory
@@ -25,6 +27,8 @@ from customvideo.benchmark.probe import Base, probe
 from customvideo.benchmark.store import Failure, JobFolder, Store
 from customvideo.claims import Claim, claimed
 from customvideo.errors import StorageError
+from customvideo.fleet import work
+from customvideo.fleet.work import Note, Work
 from customvideo.generation import generate
 from customvideo.methods.base import learned_numbers, load_method
 from customvideo.methods.rendering import Mixes
@@ -35,24 +39,11 @@ from customvideo.training.progress import StepReport, read_losses
 from customvideo.training.trainer import Trainer
 from customvideo.video import Video
 
-__all__ = ["Ended", "Note", "Outcome", "Worker"]
-
-Note = Callable[[str], None]
-"""Where a word about what is being done goes: "learning 12/250"."""
-
-Ended = Literal["done", "failed", "taken"]
+__all__ = ["Outcome", "Worker", "open_worker"]
 
 _LOSSES, _CHECKPOINTS = "losses.jsonl", "checkpoints"
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: done, failed with a message, or taken by another runner."""
-
-    job: Job
-    ended: Ended
-    seconds: float = 0.0
-    message: str = ""
+Outcome = work.Outcome[Job]
 
 
 class _TakenOver(Exception):
@@ -83,20 +74,20 @@ class Worker:
     ) -> Outcome:
         """Probe the first `count` of a finished job's videos beside `base`'s; raises as `do`."""
 
-        def work(folder: JobFolder, _: Claim) -> None:
+        def probed(folder: JobFolder, _: Claim) -> None:
             note("probing")
             folder.forget_failure()
             probe(job, folder, self.kit, base, count)
 
-        return self._held(job, work)
+        return self._held(job, probed)
 
-    def _held(self, job: Job, work: Callable[[JobFolder, Claim], None]) -> Outcome:
+    def _held(self, job: Job, do: Callable[[JobFolder, Claim], None]) -> Outcome:
         began, folder = time.monotonic(), self.store.folder(job)
         with claimed(folder.path) as claim:
             if claim is None:
                 return Outcome(job, "taken")
             try:
-                work(folder, claim)
+                do(folder, claim)
             except _TakenOver:
                 return Outcome(job, "taken")
             except Interrupted as error:
@@ -194,6 +185,30 @@ class Worker:
         if adapter is None:
             text = Prompt(text, words_of(job)).plain
         return generate(backbone, adapter, text, seed=seed, options=options)
+
+
+class _Told:
+    """A worker that is told its jobs as plain data."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def do(self, told: Mapping[str, Any]) -> Outcome:
+        """Do the job; raises as `Worker.do`."""
+        return self._worker.do(job_of(told))
+
+    def give_up(self, told: Mapping[str, Any], message: str) -> None:
+        """Keep that whoever did the job died."""
+        self._worker.store.folder(job_of(told)).fail(Failure(message, "WorkerDied"))
+
+
+def open_worker(out: str, edition: str, device: str) -> Work:
+    """A worker for the results in `out`, wherever it runs; `edition` is what `load_edition` takes.
+
+    Raises:
+        BenchmarkError: the edition is not found there.
+    """
+    return _Told(Worker(Store(Path(out)), Kit(load_edition(edition), device)))
 
 
 def _tidy(folder: JobFolder) -> None:

@@ -20,7 +20,9 @@ from typer.core import TyperGroup
 
 from customvideo import __version__
 from customvideo.cli.adapters import export, import_file
+from customvideo.cli.batch import batch
 from customvideo.cli.bench import bench
+from customvideo.cli.doctor import doctor
 from customvideo.cli.flags import MENDABLE, Device, Sets, say
 from customvideo.cli.merging import add, merge, remove
 from customvideo.cli.study import study
@@ -273,6 +275,8 @@ def sheet(
     run(out, count, seed, say=say)
 
 
+app.command(short_help="Customize many times.")(batch)
+app.command(short_help="Say what is there and what is not.")(doctor)
 app.command(short_help="Make one adapter of several.")(merge)
 app.command(short_help="Learn more subjects on top of an adapter.")(add)
 app.command(short_help="Take a subject out of an adapter.")(remove)

@@ -189,8 +189,11 @@ def customize(
     return adapter
 
 
-def load_job(recipe: Recipe, device: str, say: Say = lambda _: None) -> Job:
-    """Load everything `recipe` names, what is quick to check before what is slow to make.
+def load_job(
+    recipe: Recipe, device: str, say: Say = lambda _: None, *, backbone: Backbone | None = None
+) -> Job:
+    """Load everything `recipe` names, what is quick to check before what is slow to make; its
+    backbone is not loaded again if it is given.
 
     The job's recipe says each subject's category, has its `fit` carried out, and works from any
     folder.
@@ -200,7 +203,7 @@ def load_job(recipe: Recipe, device: str, say: Say = lambda _: None) -> Job:
     segmenter = resolve_segmenter(recipe.masks.segmenter, recipe.masks.model or None)
     found = read_photos(recipe.specs)
     groups = read_groups(recipe.group_specs, list(recipe.subjects))
-    backbone = load_backbone(recipe.backbone, device)
+    backbone = backbone or load_backbone(recipe.backbone, device)
     categories = [photos.category(backbone.known_nouns) for photos in found]
     _note_unlearned(backbone, categories)
     subjects = []

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from customvideo.benchmark.grid import Job
-from customvideo.benchmark.job import Outcome
-from customvideo.runs.folder import Say
+from customvideo.fleet.work import Outcome, Piece
 
-__all__ = ["View", "span"]
+__all__ = ["Say", "View", "span"]
+
+Say = Callable[[str], None]
+"""Where a line of progress goes."""
 
 
 class View:
@@ -22,7 +23,7 @@ class View:
     `say`."""
 
     def __init__(
-        self, jobs: Sequence[Job], workers: int, say: Say, console: Console | None = None
+        self, jobs: Sequence[Piece], workers: int, say: Say, console: Console | None = None
     ) -> None:
         self._left = [job.kind for job in jobs]
         self._workers = max(1, workers)
@@ -61,7 +62,7 @@ class View:
         """Print a line, above the bar if there is one."""
         self._say(text)
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: Outcome[Any]) -> None:
         """Count a job that is done or has failed."""
         job = outcome.job
         self._left.remove(job.kind)
@@ -71,7 +72,7 @@ class View:
         left = f"about {span(self._seconds_left())} left" if self._left else ""
         how = span(outcome.seconds) if outcome.ended == "done" else f"failed: {outcome.message}"
         rest = f" ({left})" if left else ""
-        self.say(f"[{done}/{self._total}] {job.method} on {job.combination}: {how}{rest}")
+        self.say(f"[{done}/{self._total}] {job.title}: {how}{rest}")
         self._bar.update(self._task, completed=done, left=left, now="")
 
     def _seconds_left(self) -> float:

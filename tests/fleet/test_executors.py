@@ -13,12 +13,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from customvideo.benchmark import executors
 from customvideo.benchmark.commands import run
-from customvideo.benchmark.executors import Here, drive
 from customvideo.benchmark.grid import Job
-from customvideo.benchmark.job import Note, Outcome
-from customvideo.benchmark.view import View, span
+from customvideo.benchmark.job import Outcome
+from customvideo.fleet import executors
+from customvideo.fleet.executors import Here, drive
+from customvideo.fleet.view import View, span
+from customvideo.fleet.work import Note
 from tests.benchmark.small import a_job, plan_of, told, write_edition
 from tests.surroundings import contents
 
