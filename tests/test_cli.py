@@ -34,7 +34,7 @@ FLAGS = {
     "merge": "out how rename captions report backbone device",
     "add": "to out replay set backbone seed segmenter resume device",
     "remove": "from out",
-    "toybox pretrain": "work export set device",
+    "toybox pretrain": "work export set edition device",
     "toybox studio": "out",
     "toybox sheet": "out count seed",
     "bench run": "out edition plan entry set pairs only prompts seeds device ray retry-failed",

@@ -140,7 +140,7 @@ run(BenchPlan.model_validate_json(sys.argv[1]), Path(sys.argv[2]), say=print, ra
     out = tmp_path / "results"
     command = [sys.executable, "-c", script, plan.model_dump_json(), str(out), machines.address]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not list(out.glob("jobs/*/rows.json")):
         assert time.monotonic() < until and driver.poll() is None, "no job was ever done"
         time.sleep(0.05)

@@ -18,8 +18,8 @@ from customvideo.benchmark.plan import BASE, CEILING
 from customvideo.benchmark.store import Store
 from customvideo.errors import StudyError
 from customvideo.settings import suggest
-from customvideo.subjects.pictures import list_pictures, read_picture
 from customvideo.subjects.folders import SubjectSpec
+from customvideo.subjects.pictures import list_pictures, read_picture
 
 __all__ = ["Candidate", "Found", "Person", "from_benchmark", "from_folders"]
 
