@@ -28,7 +28,7 @@ from customvideo.subjects.masks import coverage, overlay
 from customvideo.subjects.subject import Subject
 from customvideo.video import Video, data_uri
 
-__all__ = ["AttentionView", "Comparison", "ReportData", "render_report"]
+__all__ = ["AttentionView", "Comparison", "ReportData", "filled", "picture_uri", "render_report"]
 
 _PICTURE_SIDE = 480
 _STRIP_SIDE = 960
@@ -108,6 +108,12 @@ def render_report(path: Path | str, data: ReportData) -> Path:
 
     Every text is escaped. Raises StorageError if the place cannot be written.
     """
+    write_text(path, filled("report.html.j2", _context(data)))
+    return Path(path)
+
+
+def filled(template: str, values: Mapping[str, Any]) -> str:
+    """One of the package's templates with `values` in it, each text escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("customvideo", "templates"),
         autoescape=True,
@@ -115,9 +121,7 @@ def render_report(path: Path | str, data: ReportData) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html.j2").render(_context(data))
-    write_text(path, page)
-    return Path(path)
+    return environment.get_template(template).render(values)
 
 
 def _context(data: ReportData) -> dict[str, Any]:
@@ -136,7 +140,7 @@ def _part(data: ReportData) -> dict[str, Any]:
         "title": data.title,
         "intro": data.intro,
         "subjects": [_subject(subject) for subject in data.subjects],
-        "scenes": [_picture(scene) for scene in data.scenes],
+        "scenes": [picture_uri(scene) for scene in data.scenes],
         "comparisons": [_comparison(item) for item in data.comparisons],
         "compares": _compares(data),
         "attention": [_attention(view) for view in data.attention],
@@ -184,8 +188,8 @@ def _judges(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _subject(subject: Subject) -> dict[str, Any]:
     photos = [
         {
-            "image": _picture(image),
-            "overlay": _picture(overlay(image, mask)),
+            "image": picture_uri(image),
+            "overlay": picture_uri(overlay(image, mask)),
             "file": file,
             "coverage": f"{coverage(mask):.0%}",
         }
@@ -207,7 +211,7 @@ def _comparison(item: Comparison) -> dict[str, Any]:
 
 def _attention(view: AttentionView) -> dict[str, Any]:
     words = [
-        {"word": word, "source": _film(video), "strip": _picture(video.sheet(), _STRIP_SIDE)}
+        {"word": word, "source": _film(video), "strip": picture_uri(video.sheet(), _STRIP_SIDE)}
         for word, video in view.words.items()
     ]
     return {"prompt": view.prompt, "words": words}
@@ -218,7 +222,8 @@ def _film(video: Video) -> str:
     return data_uri(video, scale=min(3, max(1, round(_FILM_WIDTH / video.size[1]))))
 
 
-def _picture(image: NDArray[np.uint8], side: int = _PICTURE_SIDE) -> str:
+def picture_uri(image: NDArray[np.uint8], side: int = _PICTURE_SIDE) -> str:
+    """A picture, shrunk to `side` pixels, as a `data:` address."""
     picture = Image.fromarray(image)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     memory = io.BytesIO()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -27,6 +28,16 @@ def blob(
     inside = down**2 + across**2 < 0.25**2
     image = np.where(inside[..., None], np.array(colour), np.array(GREY)).astype(np.uint8)
     return image, inside.astype(np.float32)
+
+
+def textured(seed: int, height: int = 200, width: int = 300) -> NDArray[np.uint8]:
+    """A photo of nothing, with detail of all sizes; each seed another."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((height, width, 3), np.float32)
+    for cells, depth in ((3, 60), (8, 40), (20, 25), (200, 60)):
+        grid = rng.uniform(-1, 1, (cells, cells, 3)).astype(np.float32)
+        image += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) * depth
+    return np.clip(image + 128, 0, 255).astype(np.uint8)
 
 
 def save(path: Path, pixels: NDArray[np.uint8]) -> Path:

@@ -25,6 +25,7 @@ from customvideo.cli.bench import bench
 from customvideo.cli.doctor import doctor
 from customvideo.cli.flags import MENDABLE, Device, Sets, say
 from customvideo.cli.merging import add, merge, remove
+from customvideo.cli.preparing import prepare
 from customvideo.cli.study import study
 from customvideo.errors import UserError
 from customvideo.training.interrupt import Interrupted
@@ -65,7 +66,8 @@ Photos = Annotated[
     typer.Option(
         "--subject",
         metavar="NAME[:CATEGORY]=FOLDER",
-        help="A subject's word, what it is, and the folder with its photos; repeat for each.",
+        help="A subject's word, what it is, and the folder with its photos; repeat for each. "
+        "NAME+NAME=FOLDER: photos of several together.",
     ),
 ]
 Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")]
@@ -79,7 +81,8 @@ Seeds = Annotated[
     list[int], typer.Option("--seed", min=0, help="Same seed, same video; repeat for several.")
 ]
 Segmenter = Annotated[
-    str | None, typer.Option(help="Who makes missing masks: grabcut, sam, sam2 or grounded-sam.")
+    str | None,
+    typer.Option(help="Who makes missing masks: grabcut, sam, sam2, sam3, …"),
 ]
 Count = Annotated[int, typer.Option(min=1, max=64, help="How many scenes.")]
 
@@ -94,6 +97,9 @@ def _start(
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
+
+
+app.command(short_help="Look at photos and masks before training.")(prepare)
 
 
 @app.command(short_help="Learn subjects from their photos.")

@@ -31,7 +31,15 @@ from customvideo.subjects.pictures import (
 from customvideo.subjects.prompt import LearnedWord, check_category, check_name
 from customvideo.subjects.subject import Subject
 
-__all__ = ["Photos", "Spec", "SubjectSpec", "load_subjects", "read_photos", "read_spec"]
+__all__ = [
+    "Photos",
+    "Spec",
+    "SubjectSpec",
+    "load_subjects",
+    "read_photos",
+    "read_spec",
+    "stated_category",
+]
 
 _SYNTAX = "write --subject NAME:CATEGORY=FOLDER, such as --subject tom:cat=photos/tom"
 _SETTINGS = "subject.toml"
@@ -99,7 +107,7 @@ class Photos:
             SubjectError: nobody says what it is.
         """
         spec = self.spec
-        category = spec.category or _settings(spec.folder).get("category")
+        category = stated_category(spec)
         if category is not None:
             return category
         if spec.name in {noun.lower() for noun in known_nouns}:
@@ -168,6 +176,15 @@ def load_subjects(
         for photos, category in zip(found, categories, strict=True)
     ]
     return share_groups(subjects, groups, segment)
+
+
+def stated_category(spec: SubjectSpec) -> str | None:
+    """What somebody says the subject is, in its description or in its folder; None if nobody does.
+
+    Raises:
+        SubjectError, PromptError: the folder's `subject.toml` is unusable.
+    """
+    return spec.category or _settings(spec.folder).get("category")
 
 
 def read_photos(specs: Path | str | Sequence[Spec]) -> list[Photos]:

@@ -28,7 +28,15 @@ from customvideo.subjects.prompt import check_name
 if TYPE_CHECKING:
     from customvideo.subjects.subject import Subject
 
-__all__ = ["GroupFolder", "GroupPhoto", "GroupSpec", "add_photo", "read_groups", "share_groups"]
+__all__ = [
+    "GroupFolder",
+    "GroupPhoto",
+    "GroupSpec",
+    "add_photo",
+    "read_group",
+    "read_groups",
+    "share_groups",
+]
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, as shares of the picture's width and height."""
@@ -118,41 +126,52 @@ class GroupFolder:
         Raises:
             SubjectError: nobody can say who is where, or a mask or caption cannot be used.
         """
-        return [
-            self._photo(index, [one for one in subjects if one.name in self._shown(index)], segment)
-            for index in range(len(self.pictures))
-        ]
+        categories = {one.name: one.category for one in subjects}
+        photos = []
+        for index, picture in enumerate(self.pictures):
+            masks = self.masks_of(index, categories, segment)
+            words = [one.learned for one in subjects if one.name in masks]
+            caption = read_caption(picture.path, words)
+            photos.append(GroupPhoto(picture.path.name, picture.image, masks, caption))
+        return photos
+
+    def masks_of(
+        self, index: int, categories: Mapping[str, str], segment: Segmenter
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """The masks of one picture by name, in the order of `categories`, name -> category.
+
+        Raises:
+            SubjectError: nobody can say who is where, or a mask cannot be used.
+        """
+        shown = self._shown(index)
+        nouns = {name: noun for name, noun in categories.items() if name in shown}
+        return _apart({name: self._mask(index, name, nouns, segment) for name in nouns})
 
     def _shown(self, index: int) -> tuple[str, ...]:
         """Who is in a picture: those it has masks or boxes of, or, without any, all."""
         told = {*self.masks[index], *self.boxes[index]}
         return tuple(name for name in self.spec.names if not told or name in told)
 
-    def _photo(self, index: int, shown: Sequence[Subject], segment: Segmenter) -> GroupPhoto:
-        picture = self.pictures[index]
-        masks = {one.name: self._mask(index, one, shown, segment) for one in shown}
-        caption = read_caption(picture.path, [one.learned for one in shown])
-        return GroupPhoto(picture.path.name, picture.image, _apart(masks), caption)
-
     def _mask(
-        self, index: int, one: Subject, shown: Sequence[Subject], segment: Segmenter
+        self, index: int, name: str, nouns: Mapping[str, str], segment: Segmenter
     ) -> NDArray[np.float32]:
-        picture, given = self.pictures[index], self.masks[index].get(one.name)
+        """Where `name` is in a picture that shows `nouns`, name -> category."""
+        picture, given = self.pictures[index], self.masks[index].get(name)
         if given is not None:
             return given
-        box = self.boxes[index].get(one.name)
+        box = self.boxes[index].get(name)
         if box is not None:
-            mask = segment_inside(segment, picture.image, box, one.category)
-        elif reads_words(segment) and sum(other.category == one.category for other in shown) == 1:
-            mask = segment(picture.image, one.category)
+            mask = segment_inside(segment, picture.image, box, nouns[name])
+        elif reads_words(segment) and list(nouns.values()).count(nouns[name]) == 1:
+            mask = segment(picture.image, nouns[name])
         else:
             raise SubjectError(
-                f"Nobody says where {one.word} is in '{picture.path}'; put a box into "
+                f"Nobody says where <{name}> is in '{picture.path}'; put a box into "
                 f"'{picture.path.stem}{_SUFFIX}', a mask into "
-                f"'masks/{picture.path.stem}.{one.name}.png', or, where each is of another "
+                f"'masks/{picture.path.stem}.{name}.png', or, where each is of another "
                 "category, choose the segmenter grounded-sam or sam3."
             )
-        label = f"the mask of {one.word} made for '{picture.path}'"
+        label = f"the mask of <{name}> made for '{picture.path}'"
         return check_mask(mask, picture.image, label, made=True)
 
 
@@ -162,16 +181,26 @@ def read_groups(specs: Iterable[GroupSpec], names: Sequence[str]) -> list[GroupF
     Raises:
         SubjectError: a folder, picture, mask or box is unusable, or a group names a stranger.
     """
-    found = []
-    for spec in specs:
-        for name in spec.names:
-            if name not in names:
-                raise SubjectError(
-                    f"The group '{spec.label}' shows '{name}', of whom there are no photos alone; "
-                    f"add --subject {name}:CATEGORY=FOLDER."
-                )
-        found.append(_read(spec))
-    return found
+    return [read_group(spec, names) for spec in specs]
+
+
+def read_group(
+    spec: GroupSpec, names: Sequence[str], pictures: Sequence[Picture] | None = None
+) -> GroupFolder:
+    """Read one folder, as `read_groups` does; of its `pictures`, if they have been read already.
+
+    Raises:
+        SubjectError: as `read_groups`.
+    """
+    for name in spec.names:
+        if name not in names:
+            raise SubjectError(
+                f"The group '{spec.label}' shows '{name}', of whom there are no photos alone; "
+                f"add --subject {name}:CATEGORY=FOLDER."
+            )
+    found = tuple(_pictures(spec) if pictures is None else pictures)
+    boxes = tuple(_boxes(spec, picture.path) for picture in found)
+    return GroupFolder(spec, found, _masks(spec, found), boxes)
 
 
 def share_groups(
@@ -200,7 +229,7 @@ def add_photo(sha: Any, image: NDArray[np.uint8], masks: Iterable[NDArray[np.flo
         sha.update((mask * 255).round().astype(np.uint8).tobytes())
 
 
-def _read(spec: GroupSpec) -> GroupFolder:
+def _pictures(spec: GroupSpec) -> list[Picture]:
     if not spec.folder.is_dir():
         raise SubjectError(
             f"The folder '{spec.folder}' for pictures of {spec.label} does not exist; check the "
@@ -209,10 +238,7 @@ def _read(spec: GroupSpec) -> GroupFolder:
     paths = list_pictures(spec.folder)
     if not paths:
         raise SubjectError(f"'{spec.folder}' holds no picture of {spec.label}; put one there.")
-    pictures = tuple(read_picture(path) for path in paths)
-    masks = _masks(spec, pictures)
-    boxes = tuple(_boxes(spec, path) for path in paths)
-    return GroupFolder(spec, pictures, masks, boxes)
+    return [read_picture(path) for path in paths]
 
 
 def _masks(
