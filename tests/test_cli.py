@@ -27,6 +27,7 @@ FLAGS = {
     "evaluate": "adapter subject prompt out seed backbone clip dino finder segmenter device",
     "export": "to out backbone rank dtype verify words-only device",
     "import": "backbone out device",
+    "prepare": "subject out backbone segmenter clip captioner device",
     "sites": "subject backbone scenes top out seed segmenter device",
     "demo": "out seed device",
     "batch": "out set ray retry-failed device",
