@@ -27,6 +27,7 @@ from tests.cast import make_cast
 from tests.evaluation.conftest import tiny_clip, tiny_dino  # noqa: F401
 from tests.evaluation.finders import HalvesFinder
 from tests.surroundings import train, write_pair
+from tests.tiny_wan import build_tiny_wan
 
 QUICK = {
     "steps": 2,
@@ -210,6 +211,15 @@ def test_sampling_starts_from_the_recipe_beside_the_adapter(
     (tmp_path / "recipe.toml").write_text("[sampling]\nnum_steps = 7\n")
     options = sampling_for(tmp_path / "adapter.safetensors", backbone, {"guidance": 2.0})
     assert (options.num_steps, options.guidance) == (7, 2.0)
+
+
+def test_sampling_without_a_recipe_is_that_of_the_family(tmp_path: Path) -> None:
+    """An adapter made on somebody's own folder, copied away from its run."""
+    backbone = load_backbone(build_tiny_wan(tmp_path / "my-film-model"), device="cpu")
+    assert backbone.name == "my-film-model"
+    options = sampling_for(tmp_path / "away" / "adapter.safetensors", backbone, {})
+    assert options == customvideo.config.load_recipe("customvideo-wan").sampling
+    assert options.solver == "native"
 
 
 @pytest.mark.parametrize(("width", "scale"), [(96, 4), (200, 1), (160, 2), (576, 1)])

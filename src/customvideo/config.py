@@ -185,13 +185,17 @@ def whole_recipe(values: Mapping[str, Any]) -> Recipe:
     return _validated(values)
 
 
-def default_recipe(method: str = "customvideo", backbone: str = "toybox") -> Recipe:
+def default_recipe(
+    method: str = "customvideo", backbone: str = "toybox", family: str | None = None
+) -> Recipe:
     """The packaged recipe of a method on a backbone.
+
+    `family` is that of a backbone whose name does not tell it, such as a folder's.
 
     Raises:
         ConfigError: there is no such method.
     """
-    return _complete({"method": method, "backbone": backbone})
+    return _validated(_packaged(method, backbone, family))
 
 
 def apply_sets(recipe: Recipe, sets: Sequence[str]) -> Recipe:
@@ -294,9 +298,9 @@ def _plain(settings: BaseModel) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude_none=True)
 
 
-def _packaged(method: str, backbone: str) -> dict[str, Any]:
+def _packaged(method: str, backbone: str, family: str | None = None) -> dict[str, Any]:
     """The values of the packaged recipe that comes nearest, for this very backbone."""
-    return {**(_nearest(method, backbone) or {}), "method": method, "backbone": backbone}
+    return {**(_nearest(method, backbone, family) or {}), "method": method, "backbone": backbone}
 
 
 def _named(name: str, backbone: str | None) -> dict[str, Any] | None:
@@ -311,10 +315,11 @@ def _named(name: str, backbone: str | None) -> dict[str, Any] | None:
     return values if values is None else {**values, "backbone": backbone or usual}
 
 
-def _nearest(stem: str, backbone: str) -> dict[str, Any] | None:
+def _nearest(stem: str, backbone: str, family: str | None = None) -> dict[str, Any] | None:
     """The values of `<stem>-<backbone>.toml` or its likeliest stand-in, or None if all lack."""
     known = recipe_names()
-    for kind in (backbone, recipes_of(str(backbone)), family_of(str(backbone)), _FALLBACK):
+    own = recipes_of(str(backbone))
+    for kind in (backbone, own, family or family_of(str(backbone)), _FALLBACK):
         name = f"{stem}-{kind}"
         if name in known:
             return _values(name)

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from operator import index
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from customvideo.adapters.adapter import Adapter
+from customvideo.adapters.together import Learned, Together
 from customvideo.backbones.base import Backbone, guided_inside
 from customvideo.backbones.sampling import Predictor, denoise
 from customvideo.errors import ConfigError
@@ -41,6 +42,10 @@ __all__ = [
 
 _ROWS_AT_ONCE = 4
 """Videos denoised together: more would not be faster, but would need more memory."""
+
+
+Adapters: TypeAlias = Adapter | Sequence[Adapter] | None
+"""What is attached: one adapter, several at once, or none."""
 
 
 class CustomVideoWarning(UserWarning):
@@ -77,7 +82,7 @@ class SamplingConfig(Settings):
 @overload
 def generate(
     backbone: Backbone,
-    adapter: Adapter | None,
+    adapter: Adapters,
     prompt: str,
     *,
     seed: int = 0,
@@ -86,7 +91,7 @@ def generate(
 @overload
 def generate(
     backbone: Backbone,
-    adapter: Adapter | None,
+    adapter: Adapters,
     prompt: str | Sequence[str],
     *,
     seed: int | Sequence[int] = 0,
@@ -94,7 +99,7 @@ def generate(
 ) -> Video | list[Video]: ...
 def generate(
     backbone: Backbone,
-    adapter: Adapter | None,
+    adapter: Adapters,
     prompt: str | Sequence[str],
     *,
     seed: int | Sequence[int] = 0,
@@ -103,13 +108,13 @@ def generate(
     """Draw one video, or one for each of several prompts or seeds.
 
     The same seed gives the same video, whatever else is drawn beside it. One seed serves all
-    prompts, one prompt all seeds; a sequence of either gives a list. The adapter is attached
-    meanwhile and off afterwards.
+    prompts, one prompt all seeds; a sequence of either gives a list. The adapter, or each of
+    several, is attached meanwhile and off afterwards.
 
     Raises:
         ConfigError: as many prompts as seeds are needed, or a seed is none or out of range.
         BackboneError: the model cannot make this size.
-        AdapterError: the adapter was made for another backbone.
+        AdapterError: an adapter was made for another backbone, or two have the same word.
     Warns:
         CustomVideoWarning: the prompt has no learned word, or words nobody learned, or the model
             reads no negative prompt.
@@ -117,15 +122,16 @@ def generate(
     single = isinstance(prompt, str) and np.ndim(seed) == 0
     lines, seeds = _paired(prompt, seed)
     options = options or SamplingConfig()
-    with _attached(backbone, adapter, options):
-        prompts = [adapter.prompt(text) if adapter else Prompt(text) for text in lines]
+    learned = _learned(adapter)
+    with _attached(backbone, learned, options):
+        prompts = [learned.prompt(text) if learned else Prompt(text) for text in lines]
         for asked in dict.fromkeys(prompts):
             _warn(backbone, asked)
         videos: list[Video] = []
         for start in range(0, len(prompts), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
             wanted = _rendering(backbone, prompts[rows], seeds[rows], options)
-            videos += _render(backbone, replace(wanted, adapter=adapter), _regions(options))
+            videos += _render(backbone, wanted, learned, _regions(options))
     return videos[0] if single else videos
 
 
@@ -144,7 +150,7 @@ def check_seed(seed: Any) -> int:
 
 def generate_with_attention(
     backbone: Backbone,
-    adapter: Adapter | None,
+    adapter: Adapters,
     prompt: str,
     *,
     seed: int = 0,
@@ -160,35 +166,39 @@ def generate_with_attention(
         ConfigError: as `generate`, or the adapter's method renders in a way of its own.
         BackboneError, AdapterError: as `generate`.
     """
-    if adapter is None or not adapter.words:
+    learned = _learned(adapter)
+    if learned is None or not learned.words:
         return generate(backbone, adapter, prompt, seed=seed, options=options), {}
-    if renderer(adapter) is not None:
+    if isinstance(learned, Adapter) and renderer(learned) is not None:
         raise ConfigError(
-            f"The method '{adapter.header.method}' renders in its own way, of which no attention "
+            f"The method '{learned.header.method}' renders in its own way, of which no attention "
             "is recorded; generate without it."
         )
     options, seed = options or SamplingConfig(), check_seed(seed)
-    with _attached(backbone, adapter, options):
-        asked = adapter.prompt(prompt)
+    with _attached(backbone, learned, options):
+        asked = learned.prompt(prompt)
         _warn(backbone, asked)
         wanted = _rendering(backbone, [asked], [seed], options)
-        recorder = Recorder(backbone, adapter, wanted, _regions(options))
+        recorder = Recorder(backbone, learned, wanted, _regions(options))
         video = wanted.videos(backbone, _draw(recorder, backbone, wanted))[0]
     maps = recorder.average()[0].cpu().numpy()
     mentioned = {word.name for word in asked.mentioned}
-    order = enumerate(adapter.words)
+    order = enumerate(learned.words)
     return video, {word.word: maps[index] for index, word in order if word.name in mentioned}
 
 
 @torch.no_grad()
-def _render(backbone: Backbone, wanted: Rendering, regions: Regions | None) -> Sequence[Video]:
+def _render(
+    backbone: Backbone, wanted: Rendering, learned: Learned | None, regions: Regions | None
+) -> Sequence[Video]:
     """One video a row, as the method of the adapter makes them."""
-    method = None if wanted.adapter is None else renderer(wanted.adapter)
-    if method is not None:
-        return method.render(backbone, wanted, partial(_draw, backbone, backbone))
+    if isinstance(learned, Adapter):
+        wanted = replace(wanted, adapter=learned)
+        if (method := renderer(learned)) is not None:
+            return method.render(backbone, wanted, partial(_draw, backbone, backbone))
     predictor: Predictor = backbone
-    if wanted.adapter is not None and regions is not None:
-        recorder = Recorder(backbone, wanted.adapter, wanted, regions)
+    if learned is not None and regions is not None:
+        recorder = Recorder(backbone, learned, wanted, regions)
         predictor = recorder if recorder.apart else backbone
     return wanted.videos(backbone, _draw(predictor, backbone, wanted))
 
@@ -212,10 +222,25 @@ def _draw(predictor: Predictor, backbone: Backbone, wanted: Rendering) -> Tensor
     )
 
 
+def _learned(adapter: Adapters) -> Learned | None:
+    """What is to be attached as one thing."""
+    if adapter is None or isinstance(adapter, Adapter):
+        return adapter
+    if len(adapter) < 2:
+        return adapter[0] if adapter else None
+    for one in adapter:
+        if renderer(one) is not None:
+            raise ConfigError(
+                f"The method '{one.header.method}' draws in a way of its own, for its own adapter "
+                "alone; give that adapter by itself."
+            )
+    return Together(adapter)
+
+
 def _attached(
-    backbone: Backbone, adapter: Adapter | None, options: SamplingConfig
+    backbone: Backbone, learned: Learned | None, options: SamplingConfig
 ) -> AbstractContextManager[object]:
-    return nullcontext() if adapter is None else adapter.attach(backbone, options.strength)
+    return nullcontext() if learned is None else learned.attach(backbone, options.strength)
 
 
 @torch.no_grad()

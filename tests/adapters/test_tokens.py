@@ -6,6 +6,8 @@ import copy
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from customvideo.adapters.build import initial_rows
 from customvideo.adapters.tokens import LearnedTokens, check_words, table_rows
@@ -199,6 +201,27 @@ def test_a_padded_table_is_no_obstacle() -> None:
         rows = table.embedding(ids)[0]
     assert rows[1].tolist() == [7.0] * 4
     assert torch.equal(rows[[0, 2]], table_rows(table)[[0, 2]])
+
+
+def test_where_spaces_are_written_into_pieces_none_is_left_over() -> None:
+    """T5's vocabulary has a piece of nothing but a space, which would stand before each word."""
+    pieces = ("<pad>", "</s>", "<unk>", "▁", "▁a", "▁cat", "▁and", "a", ",")
+    spelt = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=2))
+    spelt.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelt, unk_token="<unk>")
+
+    def read(closes_up: bool) -> list[str]:
+        table = TextTable(tokenizer, torch.nn.Embedding(20, 4), 16, closes_up=closes_up)
+        tokens = LearnedTokens([TOM], 4, torch.zeros(2, 4))
+        with tokens.attach(table):
+            ids = table.tokenizer.encode("a <tom> <tom>_1 cat, a <tom> <tom>_1 cat")
+            assert tokens.select(torch.tensor([ids])).count_nonzero() == 4
+            found: list[str] = table.tokenizer.convert_ids_to_tokens(ids)
+        return found
+
+    once = ["▁a", "<tom>", "<tom>_1", "▁cat"]
+    assert read(closes_up=True) == [*once, ",", *once]
+    assert read(closes_up=False).count("▁") == 4
 
 
 def test_words_start_at_their_category(table: TextTable) -> None:

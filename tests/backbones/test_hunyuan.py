@@ -481,7 +481,14 @@ def test_learned_words_are_one_id_a_vector_and_train(
     plain = backbone.encode_prompt(prompts)
     with tokens.attach(table):
         text = backbone.encode_prompt(prompts)
-        # "a", a space of its own as in LLaMA 3's vocabulary, and the word.
+        # Before each vector a piece of one space, as in LLaMA 3's vocabulary. A token that takes it
+        # along takes the template's line break along, too, where a prompt begins with the word,
+        # and the stock pipeline would then cut off the word instead of the template.
+        read = [tokenizer.convert_ids_to_tokens(ids) for ids in (text.ids[0], text.ids[1])]
+        assert read[0][:6] == ["a", "Ġ", None, "Ġ", None, "Ġcat"] and "Ġ" not in read[0][6:]
+        assert read[1][1:4] == ["Ġ", None, "Ġdog"] and "Ġ" not in read[1][4:]
+        alone = backbone.encode_prompt([Prompt("<tom>", tokens.words).encoded]).ids[0]
+        assert alone[0] == first
         assert text.ids[0][text.ids[0] >= first].tolist() == [first, first + 1]
         assert text.ids[1][text.ids[1] >= first].tolist() == [first + 2]
         chosen = tokens.select(text.ids)

@@ -8,7 +8,7 @@ no weight, so detaching gives the base model back exactly. Making a new one for 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -26,13 +26,14 @@ from customvideo.adapters.header import (
     read_file,
     require_successor,
 )
+from customvideo.adapters.succession import begun
 from customvideo.adapters.tokens import LearnedTokens
 from customvideo.backbones.base import Backbone
 from customvideo.errors import AdapterError, PromptError
 from customvideo.files import write_bytes
 from customvideo.subjects.prompt import LearnedWord, Prompt
 
-__all__ = ["Adapter"]
+__all__ = ["Adapter", "asked_of"]
 
 _WORDS = "words"
 _DELTAS = "deltas."
@@ -106,11 +107,17 @@ class Adapter(nn.Module):
     def go_on_from(self, earlier: Adapter) -> None:
         """Begin where `earlier` ended: with its deltas, and with its words, which are held.
 
+        One without words, as another trainer's weights are, may change other layers: they all
+        train on.
+
         Raises:
             AdapterError: it is of another backbone or method, or has words or layers that this one
                 lacks.
         """
         require_successor(self.header, earlier.header)
+        if not earlier.words:
+            self._take_over(earlier)
+            return
         with torch.no_grad():
             for word, row in zip(self.tokens.tokens, self.tokens.value, strict=True):
                 if word in earlier.tokens.tokens:
@@ -129,20 +136,24 @@ class Adapter(nn.Module):
             self._deltas[_escape(path)] = copy.deepcopy(delta)
         self.header = self.header.model_copy(update={"alpha": earlier.header.alpha})
 
+    def _take_over(self, earlier: Adapter) -> None:
+        own = self.deltas
+        for path, found in earlier.deltas.items():
+            delta = begun(path, own.get(path), found, self.header.alpha)
+            self._deltas[_escape(path)] = delta
+        self._paths = tuple(dict.fromkeys([*self._paths, *earlier.deltas]))
+
     def prompt(self, text: str) -> Prompt:
         """`text` with the words that it may use.
 
         Raises:
             PromptError: it names a subject that was removed.
         """
-        asked = Prompt(text, self.words)
-        gone = [word for word in asked.unknown if word.strip("<>") in self.header.removed]
-        if gone:
-            raise PromptError(
-                f"{', '.join(gone)} was removed from the adapter; write a prompt without it, or "
-                "use an adapter that still has it."
-            )
-        return asked
+        return asked_of(self.words, self.header.removed, text)
+
+    def select(self, ids: Tensor) -> Tensor:
+        """Where the words stand in encoded prompts, as `LearnedTokens.select`."""
+        return self.tokens.select(ids)
 
     def attach(self, backbone: Backbone, strength: float = 1.0) -> Attachment:
         """Put the adapter on `backbone`, at once; it moves to the backbone's device.
@@ -232,6 +243,22 @@ class Adapter(nn.Module):
                 f"The weights in '{path}' do not match its header; copy the file again, or train "
                 "again."
             ) from error
+
+
+def asked_of(words: Sequence[LearnedWord], removed: Collection[str], text: str) -> Prompt:
+    """`text` with the `words` that it may use; of `removed` ones it may use none that is not there.
+
+    Raises:
+        PromptError: it names one.
+    """
+    asked = Prompt(text, tuple(words))
+    gone = [word for word in asked.unknown if word.strip("<>") in removed]
+    if gone:
+        raise PromptError(
+            f"{', '.join(gone)} was removed from the adapter; write a prompt without it, or "
+            "use an adapter that still has it."
+        )
+    return asked
 
 
 def _assemble(header: AdapterHeader, tensors: dict[str, Tensor]) -> Adapter:

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,17 @@ from customvideo.backbones.base import TextTable
 from customvideo.errors import AdapterError, PromptError
 from customvideo.subjects.prompt import LearnedWord, Prompt
 
-__all__ = ["LearnedTokens", "WordSpace", "category_rows", "check_words", "table_rows"]
+if TYPE_CHECKING:
+    from transformers import AddedToken
+
+__all__ = [
+    "LearnedTokens",
+    "WordSpace",
+    "added_tokens",
+    "category_rows",
+    "check_words",
+    "table_rows",
+]
 
 
 WordSpace = Literal["input", "output"]
@@ -91,13 +101,14 @@ class LearnedTokens(nn.Module):
         if not self.words:
             self._first = len(found)
             return Attachment(ExitStack(), lambda: None)
-        longer, self._first = _extended(found, self.words, self.tokens)
+        longer, self._first = _extended(table, self.words, self.tokens)
         undo = ExitStack()
         read = self._learned
         if self.space == "output":
             read = partial(_same, category_rows(table, self.words))
-            undo.callback(_forget_added, table)
-            table.added = self._added
+            undo.callback(_forget_added, table, table.added)
+            table.added = _sum_of(table.added, self._added)
+            table.memory.clear()
         before, after = _substitution(read, len(self.tokens), self._first)
         undo.callback(setattr, table, "tokenizer", found)
         undo.callback(table.embedding.register_forward_pre_hook(before).remove)
@@ -151,12 +162,29 @@ def category_rows(table: TextTable, words: Sequence[LearnedWord]) -> Tensor:
     return torch.stack(found).detach()
 
 
+def added_tokens(table: TextTable, tokens: Sequence[str]) -> list[str | AddedToken]:
+    """`tokens` as the tokenizer of `table` takes them."""
+    if not table.closes_up:
+        return list(tokens)
+    from transformers import AddedToken
+
+    return [AddedToken(token, lstrip=True) for token in tokens]
+
+
 def _same(rows: Tensor) -> Tensor:
     return rows
 
 
-def _forget_added(table: TextTable) -> None:
-    table.added = None
+def _sum_of(earlier: Added | None, own: Added) -> Added:
+    """What the words of an adapter that was attached before add, and `own`."""
+    if earlier is None:
+        return own
+    before = earlier
+    return lambda ids: before(ids) + own(ids)
+
+
+def _forget_added(table: TextTable, before: Added | None) -> None:
+    table.added = before
     table.memory.clear()
 
 
@@ -178,16 +206,17 @@ def check_words(tokenizer: Any, words: Sequence[LearnedWord]) -> None:
 
 
 def _extended(
-    tokenizer: Any, words: Sequence[LearnedWord], tokens: Sequence[str]
+    table: TextTable, words: Sequence[LearnedWord], tokens: Sequence[str]
 ) -> tuple[Any, int]:
-    """A copy of `tokenizer` that knows `tokens`, and the id of the first of them.
+    """A copy of the tokenizer of `table` that knows `tokens`, and the id of the first of them.
 
     Raises:
         PromptError: a token is known already, or does not come out as one id.
     """
+    tokenizer = table.tokenizer
     check_words(tokenizer, words)
     longer = copy.deepcopy(tokenizer)
-    longer.add_tokens(list(tokens))
+    longer.add_tokens(added_tokens(table, tokens))
     first = len(tokenizer)
     wanted = list(range(first, first + len(tokens)))
     for word in words:
@@ -210,6 +239,7 @@ def _check_on_top(table: TextTable, ours: Any) -> None:
 
 
 Hook = Callable[..., Any]
+Added = Callable[[Tensor], Tensor]
 
 
 def _substitution(rows: Callable[[], Tensor], count: int, first: int) -> tuple[Hook, Hook]:

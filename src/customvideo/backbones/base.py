@@ -102,6 +102,8 @@ class TextTable:
     `added`, if there is one, is what learned words add to the encoder's states where they stand:
     ids (row, token) -> (row, token, dim). The encoder's own states of a prompt are then the same
     each time, and are kept in `memory`, on the CPU.
+    `closes_up` says that a learned word takes the space before it along: tokenizers that write
+    spaces into their pieces would else leave one of nothing but that space.
     """
 
     tokenizer: Any
@@ -109,6 +111,7 @@ class TextTable:
     max_length: int
     added: Callable[[Tensor], Tensor] | None = None
     memory: dict[str, TextStates] = field(default_factory=dict)
+    closes_up: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -268,6 +268,7 @@ def t5_table(pipeline: Any, length: int) -> TextTable:
         # shares: a hook on that one would see nothing.
         embedding=pipeline.text_encoder.encoder.embed_tokens,
         max_length=length,
+        closes_up=True,
     )
 
 

@@ -146,8 +146,9 @@ def generate(  # noqa: PLR0913 - a verb's parameters are its flags
     prompt: Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to show.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="A .mp4, .gif or .png (sheet).")],
     adapter: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What training wrote; none: base model.")
-    ] = None,
+        list[Path],
+        typer.Option(metavar="FILE", help="What training wrote; repeat; none: base model."),
+    ] = [],  # noqa: B006
     seed: Seeds = [0],  # noqa: B006
     negative: Annotated[str | None, typer.Option(help="What should not be seen.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
@@ -179,7 +180,8 @@ def generate(  # noqa: PLR0913 - a verb's parameters are its flags
     given |= {"strength": strength, "regions": regions}
     sampling = {key: value for key, value in given.items() if value is not None}
     looks = (size, backbone, attention, device, upscale)
-    run(GeneratePlan(prompt, out, adapter, seed, sampling, *looks), say)
+    first, others = (adapter[0] if adapter else None), adapter[1:]
+    run(GeneratePlan(prompt, out, first, seed, sampling, *looks, others), say)
 
 
 @app.command(short_help="Score an adapter's videos.")

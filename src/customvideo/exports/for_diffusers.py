@@ -47,8 +47,12 @@ _LOAD_INVERSIONS = """    for file in sorted(HERE.glob("words/*.safetensors")):
 """
 _LOAD_LORA = """    pipeline.load_lora_weights(HERE, weight_name="{file}"{options})
 """
-_LOAD_ROWS = f'''    words, encoder = load_file(HERE / "{WORDS}"), pipeline.text_encoder
-    pipeline.tokenizer.add_tokens(list(words))
+_ROWS_NEED = """
+from safetensors.torch import load_file
+from transformers import AddedToken
+"""
+_LOAD_ROWS = """    words, encoder = load_file(HERE / "{file}"), pipeline.text_encoder
+    pipeline.tokenizer.add_tokens([AddedToken(word, lstrip={closes_up}) for word in words])
     for word, row in words.items():
         index = pipeline.tokenizer.convert_tokens_to_ids(word)
         table = encoder.get_input_embeddings()
@@ -56,7 +60,7 @@ _LOAD_ROWS = f'''    words, encoder = load_file(HERE / "{WORDS}"), pipeline.text
         if index >= table.num_embeddings:
             table = encoder.resize_token_embeddings(index + 1, mean_resizing=False)
         table.weight.data[index] = row.to(table.weight)
-'''
+"""
 
 
 class Diffusers:
@@ -78,8 +82,9 @@ class Diffusers:
         imports = ""
         if order.adapter.words:
             write_rows(order, folder / WORDS)
-            imports = "\nfrom safetensors.torch import load_file\n"
-            steps += _LOAD_ROWS
+            imports = _ROWS_NEED
+            closes_up = order.backbone.tables()[0].closes_up
+            steps += _LOAD_ROWS.format(file=WORDS, closes_up=closes_up)
         write_text(folder / LOADER, _HEAD.format(imports=imports) + steps)
         return written
 

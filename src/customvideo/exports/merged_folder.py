@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from customvideo.adapters.deltas import Delta, FullDelta, LowRankDelta, WeightDelta
+from customvideo.adapters.tokens import added_tokens
 from customvideo.backbones.stock import HasStock
 from customvideo.errors import AdapterError
 from customvideo.exports.names import split
@@ -94,7 +95,7 @@ def _teach(order: Order, pipeline: Any) -> None:
     """Put the words into the pipeline's main tokenizer and table, which never becomes smaller."""
     tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
     tokens = order.adapter.tokens
-    tokenizer.add_tokens(list(tokens.tokens))
+    tokenizer.add_tokens(added_tokens(order.backbone.tables()[0], tokens.tokens))
     ids = tokenizer.convert_tokens_to_ids(list(tokens.tokens))
     with without_warnings("transformers"):
         if max(ids) >= encoder.get_input_embeddings().num_embeddings:

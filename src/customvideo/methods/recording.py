@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from customvideo.adapters.adapter import Adapter
+from customvideo.adapters.together import Learned
 from customvideo.attention.site import AttentionSite, intermediate
 from customvideo.attention.tape import Tape, watch
 from customvideo.backbones.base import Backbone, TextStates, guided_inside
@@ -55,12 +55,12 @@ class Recorder:
     """
 
     def __init__(
-        self, backbone: Backbone, adapter: Adapter, wanted: Rendering, regions: Regions | None
+        self, backbone: Backbone, adapter: Learned, wanted: Rendering, regions: Regions | None
     ) -> None:
         self.backbone = backbone
         self._all_sites = backbone.sites(*wanted.size)
         self._sites = intermediate(self._all_sites)
-        self._words = adapter.tokens.select(wanted.text.ids).to(backbone.device)
+        self._words = adapter.select(wanted.text.ids).to(backbone.device)
         self._real = wanted.text.real
         self._sums: dict[tuple[str, ...], list[Tensor]] = {}
         self._steps = 0

@@ -26,7 +26,7 @@ from customvideo.generation import SamplingConfig
 from customvideo.runs.folder import RECIPE, Say
 from customvideo.runs.memory import enough_memory
 from customvideo.settings import validated
-from customvideo.subjects.prompt import Prompt
+from customvideo.subjects.prompt import LearnedWord, Prompt
 from customvideo.video import Video
 
 __all__ = [
@@ -62,6 +62,8 @@ class GeneratePlan:
     device: str = "auto"
     upscale: str | None = None
     """`MODEL` or `MODEL=STRENGTH` that redraws every video larger."""
+    alongside: Sequence[Path] = ()
+    """Adapters to attach besides, of the same backbone and with other words."""
 
 
 def generate(plan: GeneratePlan, say: Say) -> list[Path]:
@@ -74,24 +76,35 @@ def generate(plan: GeneratePlan, say: Say) -> list[Path]:
     targets = _targets(plan.out, len(work))
     sampling = {**plan.sampling, **_size(plan.size)}
     validated(SamplingConfig, sampling)
-    adapter = None if plan.adapter is None else Adapter.load(plan.adapter)
-    if plan.attention and adapter is None:
+    paths = [*([] if plan.adapter is None else [plan.adapter]), *plan.alongside]
+    adapters = [Adapter.load(path) for path in paths]
+    if plan.attention and not adapters:
         raise ConfigError("--attention draws learned words; give the --adapter that has them.")
     redrawing = None if plan.upscale is None else Upscaling.parse(plan.upscale)
-    backbone = backbone_for(plan.adapter, adapter, plan.backbone, plan.device)
-    options = sampling_for(plan.adapter, backbone, sampling)
-    enlarge = _enlarger(redrawing, backbone, adapter, options)
+    main, path = _main(paths, adapters)
+    backbone = backbone_for(path, main, plan.backbone, plan.device)
+    options = sampling_for(path, backbone, sampling)
+    words = tuple(word for adapter in adapters for word in adapter.words)
+    enlarge = _enlarger(redrawing, backbone, words, options)
     for target, (prompt, seed) in zip(targets, work, strict=True):
         began = time.monotonic()
         with enough_memory(f"generating on '{backbone.name}'", _KNOBS):
-            if plan.attention and adapter is not None:
-                video = _with_attention(backbone, adapter, (prompt, seed, options), target)
+            if plan.attention:
+                video = _with_attention(backbone, adapters, (prompt, seed, options), target)
             else:
-                video = generation.generate(backbone, adapter, prompt, seed=seed, options=options)
+                video = generation.generate(backbone, adapters, prompt, seed=seed, options=options)
             video = enlarge(video, prompt, seed)
         video.save(target, scale=1 if plan.size else watchable_scale(video))
         say(f"Wrote '{target}' ({time.monotonic() - began:.1f} s): {prompt}, seed {seed}")
     return targets
+
+
+def _main(paths: Sequence[Path], adapters: Sequence[Adapter]) -> tuple[Adapter | None, Path | None]:
+    """The adapter that says which backbone and how to sample, and its file: the first that lies
+    beside its run's recipe, else the first."""
+    found = list(zip(adapters, paths, strict=True))
+    beside = [pair for pair in found if recipe_beside(pair[1]) is not None]
+    return next(iter(beside or found), (None, None))
 
 
 def backbone_for(
@@ -117,12 +130,14 @@ def backbone_for(
 def sampling_for(path: Path | None, backbone: Backbone, keys: Mapping[str, Any]) -> SamplingConfig:
     """How the run of the adapter at `path` sampled, with `keys` changed.
 
-    Without the run's recipe beside it, that is the packaged one for `backbone`.
+    Without the run's recipe beside it, that is the packaged one for `backbone`, or for its family.
 
     Raises:
         ConfigError: an unknown key, or a value that does not fit.
     """
-    recipe = recipe_beside(path) or default_recipe(backbone=backbone.name)
+    recipe = recipe_beside(path)
+    if recipe is None:
+        recipe = default_recipe(backbone=backbone.name, family=backbone.family)
     return validated(SamplingConfig, {**recipe.sampling.model_dump(), **keys})
 
 
@@ -179,7 +194,10 @@ def recipe_beside(path: Path | None) -> Recipe | None:
 
 
 def _enlarger(
-    wanted: Upscaling | None, backbone: Backbone, adapter: Adapter | None, options: SamplingConfig
+    wanted: Upscaling | None,
+    backbone: Backbone,
+    words: tuple[LearnedWord, ...],
+    options: SamplingConfig,
 ) -> Callable[[Video, str, int], Video]:
     """What redraws the video of a prompt and a seed larger; unless wanted, what leaves it."""
     if wanted is None:
@@ -188,15 +206,12 @@ def _enlarger(
     clip = options.frames or backbone.frames, height, width
     larger = wanted.load(clip, str(backbone.device))
 
-    def plain(text: str) -> str:
-        return (Prompt(text) if adapter is None else adapter.prompt(text)).plain
-
     def enlarge(video: Video, prompt: str, seed: int) -> Video:
         return upscale(
             larger,
             video,
-            plain(prompt),
-            plain(options.negative),
+            Prompt(prompt, words).plain,
+            Prompt(options.negative, words).plain,
             seed=seed,
             steps=options.num_steps,
             guidance=options.guidance,
@@ -208,12 +223,15 @@ def _enlarger(
 
 
 def _with_attention(
-    backbone: Backbone, adapter: Adapter, work: tuple[str, int, SamplingConfig], target: Path
+    backbone: Backbone,
+    adapters: Sequence[Adapter],
+    work: tuple[str, int, SamplingConfig],
+    target: Path,
 ) -> Video:
     """The video, after one with every learned word's attention is written beside `target`."""
     prompt, seed, options = work
     video, maps = generation.generate_with_attention(
-        backbone, adapter, prompt, seed=seed, options=options
+        backbone, adapters, prompt, seed=seed, options=options
     )
     drawn = draw_words(video, maps, scale=watchable_scale(video))
     drawn.save(target.with_stem(f"{target.stem}-attention"))

@@ -68,7 +68,7 @@ class TrainerConfig(Settings):
     """Where to log besides the progress bar and `losses.jsonl`."""
     start_from: str = ""
     """An adapter to go on from: its words, which must be among the subjects', stay as they are, and
-    its deltas train on; empty to start anew."""
+    its deltas train on, as an imported one's do; empty to start anew."""
     prior_cache: str = ""
     """Folder for class-prior samples, shared by all runs; empty for the user's cache folder."""
 
