@@ -71,11 +71,15 @@ def browser() -> Iterator[Any]:
             running.close()
 
 
-def open_page(running: Any, url: str, *, width: int, scheme: str = "light") -> Watched:
-    """Open `url` in a fresh profile, as wide as asked for; `scheme` is light or dark."""
-    context = running.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
-    )
+def open_page(
+    running: Any, url: str, *, width: int, scheme: str = "light", **options: Any
+) -> Watched:
+    """Open `url` in a fresh profile, as wide as asked for; `scheme` is light or dark.
+
+    `options` are further ones of Playwright's contexts, such as `has_touch`.
+    """
+    asked_for = {"color_scheme": scheme, "reduced_motion": "reduce", **options}
+    context = running.new_context(viewport={"width": width, "height": 900}, **asked_for)
     page = context.new_page()
     page.set_default_timeout(_PATIENCE)
     watched, home = Watched(page), urlsplit(url).netloc
