@@ -21,7 +21,8 @@ from tests.evaluation.conftest import tiny_clip, tiny_dino  # noqa: F401
 from tests.surroundings import contents, run_cli, sampled, train, write_pair
 
 FLAGS = {
-    "train": "subject out recipe set backbone method seed resume segmenter fit dry-run json device",
+    "train": "subject out recipe set backbone method seed resume segmenter fit dry-run json device"
+    " processes",
     "generate": "adapter out seed negative steps guidance strength regions frames size backbone"
     " attention upscale device",
     "evaluate": "adapter subject prompt out seed backbone clip dino finder segmenter device",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -196,7 +197,8 @@ def _essential(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def placed(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """Where and in which type weights go; "auto" is the best there is.
+    """Where and in which type weights go; "auto" is the best there is, and of several cards the
+    one of this process.
 
     Raises:
         BackboneError: there is no such device or type.
@@ -204,6 +206,8 @@ def placed(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         where = torch.device(automatic if device == "auto" else device)
+        if str(where) == "cuda" and "LOCAL_RANK" in os.environ:
+            where = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     except RuntimeError as error:
         raise BackboneError(
             f"Unknown device '{device}': choose auto, cpu, cuda or cuda:<number>."

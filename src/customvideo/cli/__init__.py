@@ -9,6 +9,7 @@ heavy is imported before a verb is known.
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,6 +125,9 @@ def train(  # noqa: PLR0913 - a verb's parameters are its flags
         bool, typer.Option("--dry-run", help="Only say what it will be and need.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Train in so many processes, a GPU each.")
+    ] = 1,
 ) -> None:
     """Learn subjects from their photos.
 
@@ -131,10 +135,14 @@ def train(  # noqa: PLR0913 - a verb's parameters are its flags
     """
     from customvideo.runs import TrainPlan, preflight
     from customvideo.runs import train as run
+    from customvideo.runs.together import start_together
+    from customvideo.training.ranks import asked_processes
 
     choices = {"backbone": backbone, "method": method, "seed": seed, "segmenter": segmenter}
     card = int(fit) if fit is not None and fit.isdecimal() else fit
     plan = TrainPlan(out, subject, recipe, sets, {**choices, "fit": card}, resume, device)
+    if processes > 1 and asked_processes() == 1 and not (dry_run or as_json):
+        raise typer.Exit(start_together(processes, sys.argv[1:]))
     if dry_run or as_json:
         preflight(plan, say, as_json=as_json)
     else:

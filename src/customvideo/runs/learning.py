@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import BACKBONES, Backbone, load_backbone
@@ -62,6 +63,7 @@ from customvideo.subjects.subject import Subject
 from customvideo.training.checkpoint import best_checkpoint, newest_valid
 from customvideo.training.interrupt import Interrupted
 from customvideo.training.progress import StepReport
+from customvideo.training.ranks import is_main
 from customvideo.training.trainer import OnStep, Trainer
 from customvideo.video import Video
 
@@ -118,10 +120,24 @@ def train(plan: TrainPlan, say: Say) -> Path:
         UserError: something about the plan cannot work; results of earlier runs are untouched.
         Interrupted: stopped from outside, after saving.
     """
+    if not is_main():
+        return _follow(plan)
     claim(plan.out, plan.resume)
     recipe = recipe_of(plan, say)
     require_writable(plan.out)
     return learn(recipe, plan.out, resume=plan.resume, device=plan.device, say=say)
+
+
+def _follow(plan: TrainPlan) -> Path:
+    """Take part in a run that another process writes and speaks for."""
+    job = load_job(recipe_of(plan, _say_nothing), plan.device)
+    trainer = Trainer(job.recipe, plan.out, preview=lambda *_: None, console=Console(quiet=True))
+    trainer.fit(job.backbone, job.method, job.subjects, plan.resume)
+    return plan.out / ADAPTER
+
+
+def _say_nothing(_: str) -> None:
+    return None
 
 
 def learn(

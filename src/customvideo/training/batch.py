@@ -242,8 +242,9 @@ class Batches:
         self._config = config
         self._noise = pool.workshop.backbone.noise
 
-    def passes(self, step: int, micro: int) -> list[Pass]:
-        """The forwards of accumulation index `micro` of `step`.
+    def passes(self, step: int, micro: int, of: int | None = None) -> list[Pass]:
+        """The forwards of accumulation index `micro` of `step`, which has `of` of them in all
+        processes together; without it, this process is alone.
 
         Prior pictures join the scenes when their latents have the same size, else they get a
         forward of their own; a prior clip always does, once a step and with full weight.
@@ -253,7 +254,8 @@ class Batches:
         pictures = self._prior_rows(step, micro)
         together = pictures and pictures[0].noise.shape == scenes[0].noise.shape
         parts = [scenes + pictures] if together else [scenes, pictures]
-        passes = [Pass(self._batch(part), 1 / self._config.accumulation) for part in parts if part]
+        share = 1 / (of or self._config.accumulation)
+        passes = [Pass(self._batch(part), share) for part in parts if part]
         if micro == 0 and self._prior is not None and self._prior.clips_at(step):
             passes.append(Pass(self._batch([self._prior_row(_CLIPS, step, clip=True)]), 1.0))
         return passes

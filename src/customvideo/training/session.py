@@ -33,6 +33,7 @@ from customvideo.training.config import TrainerConfig
 from customvideo.training.learner import Learner
 from customvideo.training.optimizer import build_optimizer, read_state, set_rates, write_state
 from customvideo.training.progress import StepReport
+from customvideo.training.ranks import Ranks
 from customvideo.training.stages import Schedule
 
 __all__ = ["Session", "Task", "build_accelerator", "resolve_precision"]
@@ -61,9 +62,15 @@ class Session:
         self._accelerator = accelerator
         self._device = task.backbone.device
         task.adapter.to(self._device)
+        self.ranks = Ranks.found()
+        self.ranks.require_equal(task.adapter.parameters())
         self._inner = build_optimizer(task.adapter, config)
         learner = Learner(task.backbone, task.method, task.adapter)
-        self._learner, self._optimizer = accelerator.prepare(learner, self._inner)
+        # For evaluation, which means: for autocast alone. Gradients meet in `Ranks.add_gradients`.
+        self._learner = accelerator.prepare_model(
+            learner, device_placement=False, evaluation_mode=True
+        )
+        self._optimizer = accelerator.prepare_optimizer(self._inner, device_placement=False)
         self._schedule = Schedule.of(task.method, task.adapter, config.steps)
         self._stage: Stage | None = None
         self._checked: Stage | None = None
@@ -83,13 +90,16 @@ class Session:
             self._stage, self._fed, self._looks = stage, set(), 0
         set_rates(self._inner, within, self._config.warmup)
         totals: dict[str, Tensor | float] = defaultdict(float)
-        for micro in range(self._config.accumulation):
-            for part in self._batches.passes(step, micro):
+        everywhere = self._config.accumulation * self.ranks.count
+        for micro in range(self.ranks.index, everywhere, self.ranks.count):
+            for part in self._batches.passes(step, micro, everywhere):
                 for name, value in self._backward(part, stage).items():
                     totals[name] += value * part.share
-        parts = {name: float(value) for name, value in totals.items()}
+        here = {name: float(value) for name, value in totals.items()}
+        parts = self.ranks.total(here, self._device)
+        parameters = list(self.task.adapter.parameters())
+        self.ranks.add_gradients(parameters)
         self._check(step, stage, parts)
-        parameters = self.task.adapter.parameters()
         norm = self._accelerator.clip_grad_norm_(parameters, self._config.max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -136,6 +146,10 @@ class Session:
         if scaler is not None and self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(scaler)
         self.step = checkpoint.step
+
+    def stop_everywhere(self, asked: bool) -> bool:
+        """Whether any process was asked to stop; all hear it after the same step."""
+        return self.ranks.any(asked, self._device)
 
     def track(self, report: StepReport) -> None:
         """Send a step to the tracker, if there is one."""
@@ -210,7 +224,7 @@ def build_accelerator(config: TrainerConfig, backbone: Backbone, out: Path | Non
     """Accelerate's side of a run, on the backbone's device.
 
     Raises:
-        ConfigError: a precision or tracker that cannot be had, or several processes.
+        ConfigError: a precision or tracker that cannot be had.
     """
     if config.tracker != "none" and out is None:
         raise ConfigError(f"The tracker '{config.tracker}' needs an output folder; give one.")
@@ -229,8 +243,6 @@ def build_accelerator(config: TrainerConfig, backbone: Backbone, out: Path | Non
         raise ConfigError(
             f"The tracker '{config.tracker}' is not installed; install it or set tracker=none."
         ) from error
-    if accelerator.num_processes > 1:
-        raise ConfigError("Training in several processes is not supported; start a single one.")
     return accelerator
 
 

@@ -43,6 +43,7 @@ from customvideo.training.config import FREE_ON_RESUME, TrainerConfig
 from customvideo.training.interrupt import Interrupted, StopRequest, catch_signals
 from customvideo.training.prior import PriorPool, build_prior
 from customvideo.training.progress import LossLog, ProgressView, StepReport
+from customvideo.training.ranks import Ranks, asked_processes
 from customvideo.training.session import Session, Task, build_accelerator, resolve_precision
 from customvideo.training.stages import Schedule
 
@@ -141,7 +142,8 @@ class Trainer:
             adapter.go_on_from(Adapter.load(Path(self.config.start_from).expanduser()))
         if stages := Schedule.of(method, adapter, self.config.steps).describe():
             self.say(stages)
-        prior = self._prior(backbone, method.prior(backbone, subjects), canvas)
+        with Ranks.found().main_first():
+            prior = self._prior(backbone, method.prior(backbone, subjects), canvas)
         workshop = Workshop(backbone, method, subjects, canvas, self.config.seed)
         pool = ScenePool(workshop, self.config.pool)
         sites = method.watches(backbone, pool.frames, *canvas)
@@ -150,6 +152,8 @@ class Trainer:
             words, least = [subject.word for subject in subjects], self.config.least_cells
             require_visible(sites, words, pool.mean_masks, least)
         batches = Batches(pool, WordFinder(backbone, adapter), prior, self.config)
+        if (ranks := Ranks.found()).count > 1:
+            self.say(f"training in {ranks.count} processes, {self._rows} rows a step")
         if self.config.tracker != "none":
             accelerator.init_trackers(self.config.tracker)
         return Session(Task(backbone, method, adapter, sites), batches, self.config, accelerator)
@@ -193,6 +197,8 @@ class Trainer:
         settings["precision"] = resolve_precision(self.config, backbone)
         settings["canvas"] = list(self.config.canvas or backbone.size)
         options = method.config.model_dump(mode="json")
+        if asked_processes() > 1:
+            settings["processes"] = asked_processes()
         return {
             "training": settings,
             "method": {"method": method.name, **options},
@@ -200,6 +206,10 @@ class Trainer:
             "subjects": {"subjects": " ".join(f"{one.name}:{one.category}" for one in subjects)},
             "photos": {subject.name: subject.digest for subject in subjects},
         }
+
+    @property
+    def _rows(self) -> int:
+        return self.config.batch_size * self.config.accumulation * asked_processes()
 
     def say(self, text: str) -> None:
         """Print a line of progress."""
@@ -244,9 +254,10 @@ class _Run:
                 self._config.preview_every
             )
             last = self._session.step == self._config.steps
-            if last or preview_due or self._stop.asked or self._due(self._config.checkpoint_every):
+            asked = self._session.stop_everywhere(self._stop.asked)
+            if last or preview_due or asked or self._due(self._config.checkpoint_every):
                 self._save()
-            if self._stop.asked and not last:
+            if asked and not last:
                 raise Interrupted(self._farewell())
             if preview_due:
                 return True
@@ -269,6 +280,11 @@ class _Run:
         folder = self._trainer.checkpoints
         if folder is None:
             return
+        if not self._session.ranks.main:
+            # What the main process writes is theirs, too; they go on when it is written.
+            self._owns_folder = True
+            self._session.ranks.wait()
+            return
         score = self._session.score()
         self._log.write()
         latest = self._session.save(folder, {"identity": self._identity, "score": score})
@@ -277,9 +293,12 @@ class _Run:
             clear(folder, keep=latest)
             self._owns_folder = True
         prune(folder, self._config.keep_checkpoints, latest, score)
+        self._session.ranks.wait()
 
     def _show_preview(self) -> None:
         assert self._trainer.preview is not None
+        if not self._session.ranks.main:
+            return
         try:
             self._trainer.preview(self._session.step, self._session.task.adapter)
         except Exception as error:

@@ -1,0 +1,124 @@
+"""Several processes training one adapter: the same run as one process with as many rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from customvideo.errors import ConfigError
+from customvideo.training.ranks import Ranks
+from tests.surroundings import run_cli, sets, write_pair
+
+HOME = Path(__file__).parents[2]
+TOLERANCE = 1e-5
+"""Relative: sums of the same float32 numbers in another order."""
+FAST = {"steps": "3", "learning_rate": "0.01", "word_learning_rate": "0.01", "held_out": "1"}
+
+
+def alone(tmp_path: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command line in processes of its own, which the tests' one cannot be part of."""
+    path = os.pathsep.join([str(HOME / "src"), str(HOME)])
+    return subprocess.run(
+        [sys.executable, "-m", "customvideo", *map(str, arguments)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="module")
+def two(
+    tmp_path_factory: pytest.TempPathFactory, tiny_zeroscope: Path
+) -> tuple[Path, list[str], str]:
+    """A run of two processes with a row each; its folder, how it was asked for, what it said."""
+    folder = tmp_path_factory.mktemp("two")
+    asked = [*write_pair(folder), "--backbone", str(tiny_zeroscope), "--device", "cpu"]
+    out = folder / "out"
+    done = alone(
+        folder, "train", *asked, "--out", out, *sets(**FAST, batch_size="1"), "--processes", "2"
+    )
+    assert done.returncode == 0, done.stderr
+    return out, asked, done.stdout + done.stderr
+
+
+def test_two_processes_are_one_with_twice_the_rows(
+    two: tuple[Path, list[str], str], tmp_path: Path
+) -> None:
+    out, asked, said = two
+    # Launchers have been seen to start one process silently where two were asked for.
+    assert "training in 2 processes, 2 rows a step" in said
+    one = run_cli("train", *asked, "--out", tmp_path / "one", *sets(**FAST, batch_size="2"))
+    assert one.exit_code == 0, one.output
+    there, here = (
+        load_file(out / "adapter.safetensors"),
+        load_file(tmp_path / "one/adapter.safetensors"),
+    )
+    assert there.keys() == here.keys()
+    for name, value in here.items():
+        torch.testing.assert_close(there[name], value, rtol=TOLERANCE, atol=TOLERANCE)
+    moved = max(float(value.abs().max()) for name, value in here.items() if "delta" in name)
+    assert moved > 100 * TOLERANCE, "nothing was learned that could differ"
+    for ours, theirs in zip(*(_losses(run) for run in (out, tmp_path / "one")), strict=True):
+        assert ours == pytest.approx(theirs, rel=TOLERANCE)
+
+
+def test_one_process_writes_and_the_folder_looks_as_ever(
+    two: tuple[Path, list[str], str], tmp_path: Path
+) -> None:
+    out, _, said = two
+    names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    assert {"adapter.safetensors", "checkpoints", "losses.jsonl", "report.html"} <= names
+    assert said.count("Wrote '") == 1
+
+
+def test_another_number_of_processes_does_not_resume(two: tuple[Path, list[str], str]) -> None:
+    """It would train other rows than the ones left."""
+    out, asked, _ = two
+    before = (out / "adapter.safetensors").read_bytes()
+    more = sets(**FAST | {"steps": "5"}, batch_size="1")
+    refused = run_cli("train", *asked, "--out", out, *more, "--resume")
+    assert refused.exit_code == 2 and "processes was 2" in refused.output
+    assert (out / "adapter.safetensors").read_bytes() == before
+
+
+def test_processes_that_do_not_find_each_other_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="2 processes were started and 1 found"):
+        Ranks.found()
+
+
+def test_an_error_is_said_once_and_ends_all(tmp_path: Path, tiny_zeroscope: Path) -> None:
+    pair = write_pair(tmp_path)
+    ended = alone(
+        tmp_path,
+        *(
+            "train",
+            *pair,
+            "--backbone",
+            tiny_zeroscope,
+            "--out",
+            tmp_path / "out",
+            "--device",
+            "cpu",
+        ),
+        *sets(method="nobody"),
+        *("--processes", "2"),
+    )
+    assert ended.returncode == 2 and ended.stderr.count("nobody") == 1, ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def _losses(run: Path) -> list[float]:
+    lines = (run / "losses.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["loss"] for line in lines]
