@@ -16,10 +16,13 @@ from customvideo.backbones.base import Backbone, load_backbone
 from customvideo.config import default_recipe
 from customvideo.errors import ConfigError, StorageError
 from customvideo.generation import CustomVideoWarning
+from customvideo.methods.base import load_method
 from customvideo.runs import TrainPlan, learning
 from customvideo.runs.folder import require_writable, undone_on_error
 from customvideo.runs.learning import recipe_of
+from customvideo.runs.masking import mask_effect, say_masks
 from customvideo.training.interrupt import Interrupted
+from customvideo.training.progress import read_losses
 from tests.cast import make_cast
 from tests.surroundings import run_cli, train, write_pair, write_photos
 
@@ -121,6 +124,20 @@ def test_a_run_learns_from_group_photos(tiny_zeroscope: Path, tmp_path: Path) ->
     result = train(tmp_path / "run", flags, tiny_zeroscope)
     assert result.exit_code == 0, result.output
     assert "together" in (tmp_path / "run" / "recipe.toml").read_text()
+
+
+def test_a_run_says_what_masks_did(tiny_zeroscope: Path, tmp_path: Path) -> None:
+    pair = write_pair(tmp_path / "photos")
+    result = train(tmp_path / "run", pair, tiny_zeroscope)
+    assert "What 'customvideo' does with masks: attention control" in result.output
+    assert "the masks covered" in result.output and "inside them and" in result.output
+    lines = read_losses(tmp_path / "run" / "losses.jsonl")
+    assert all(set(line["measured"]) == {"covered", "inside", "outside"} for line in lines)
+    assert all(0 < line["measured"]["covered"] < 1 for line in lines)
+    said: list[str] = []
+    say_masks(load_method("custom_diffusion"), make_cast(), tmp_path, said.append)
+    assert said[-1].startswith("The method 'custom_diffusion' reads no masks but to crop photos")
+    assert mask_effect(tmp_path / "nothing") == ""
 
 
 # Folders

@@ -3,7 +3,7 @@
 A method says what trains, what it trains on, where it looks and what the loss is. It never
 touches an optimizer, a device or a file: that is the trainer's side of the border, and `Example`,
 `Batch`, `PriorPlan` and `Stage` are what crosses it. What few methods need is optional: `Staged`,
-`Columned`, `TuningFree`, and `customvideo.methods.rendering.Renders`.
+`Columned`, `ReadsMasks`, `TuningFree`, and `customvideo.methods.rendering.Renders`.
 
 Axes: row = one sample of a batch; word = one learned word, in the adapter's order, which is the
 order of the subjects; token = one position of the encoded text; frame, height, width = pixels for
@@ -37,6 +37,7 @@ __all__ = [
     "Example",
     "Method",
     "PriorPlan",
+    "ReadsMasks",
     "Stage",
     "Staged",
     "TuningFree",
@@ -257,6 +258,16 @@ class Columned(Protocol):
 
     def columns(self, batch: Batch) -> torch.Tensor:
         """Weights (row, column, token) as `watch` takes them; the maps' second axis is theirs."""
+
+
+@runtime_checkable
+class ReadsMasks(Protocol):
+    """A method that says what it does with masks, or that it does nothing with them."""
+
+    def mask_uses(self) -> Sequence[str]:
+        """The uses that masks have with these settings, a few words each, such as "cut-outs".
+
+        Empty if they only say where photos are cropped, which all methods do."""
 
 
 @runtime_checkable

@@ -230,6 +230,17 @@ class CustomVideo:
             guidance=self.config.prior_guidance,
         )
 
+    def mask_uses(self) -> list[str]:
+        """Attention control, and whatever else is switched on."""
+        config = self.config
+        uses = {
+            "attention control": config.attention_weight > 0,
+            "weighted errors": config.masked_weight != 1,
+            "cut-outs": config.compose in ("paste", "mixed"),
+            "other backgrounds": config.background != "keep",
+        }
+        return [name for name, used in uses.items() if used]
+
     def losses(self, backbone: Backbone, batch: Batch, tape: Tape | None) -> dict[str, Tensor]:
         """L = L_rec + alpha L_prior + beta L_attention, each left out where it does not apply."""
         errors = self._errors(backbone, batch, self.config.masked_weight)

@@ -5,17 +5,83 @@ How errors are weighed over the picture is each method's own; so is what else it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from customvideo.backbones.base import Backbone, TextStates
 from customvideo.errors import ConfigError
 from customvideo.methods.base import Batch
 
-__all__ = ["row_losses", "row_means", "single_frame", "squared_error"]
+__all__ = [
+    "MaskGauge",
+    "gauged",
+    "mask_means",
+    "row_losses",
+    "row_means",
+    "single_frame",
+    "squared_error",
+]
+
+_SUMS = ("masked", "errors", "masks", "places")
+
+
+@dataclass
+class MaskGauge:
+    """How errors lie to masks, over all predictions made while it is open; it trains nothing."""
+
+    found: list[Tensor] = field(default_factory=list)
+
+    def add(self, error: Tensor, batch: Batch) -> None:
+        """Note one prediction's `error` (row, height, width), of the rows that are no prior."""
+        ours = ~batch.prior
+        if not bool(ours.any()):
+            return
+        with torch.no_grad():
+            errors, inside = error[ours].detach(), batch.masks[ours].amax(dim=1)
+            places = torch.as_tensor(float(inside.numel()), device=inside.device)
+            parts = [(errors * inside).sum(), errors.sum(), inside.sum(), places]
+            self.found.append(torch.stack(parts).cpu().double())
+
+    def sums(self) -> dict[str, float]:
+        """Over all places seen: errors times masks, errors, masks, and how many places."""
+        if not self.found:
+            return {}
+        return dict(zip(_SUMS, torch.stack(self.found).sum(dim=0).tolist(), strict=True))
+
+
+def mask_means(sums: Mapping[str, float]) -> dict[str, float]:
+    """Of a gauge's sums, the mean error "inside" and "outside" the masks, and the share "covered"
+    by them; without what there was none of."""
+    if not sums:
+        return {}
+    masked, total, inside, places = (sums[name] for name in _SUMS)
+    found = {"covered": inside / places}
+    if inside > 0:
+        found["inside"] = masked / inside
+    if places - inside > 0:
+        found["outside"] = (total - masked) / (places - inside)
+    return found
+
+
+_OPEN: ContextVar[MaskGauge | None] = ContextVar("open mask gauge", default=None)
+
+
+@contextmanager
+def gauged() -> Iterator[MaskGauge]:
+    """A gauge that sees the errors of all predictions made inside, whatever a method does with
+    them."""
+    gauge = MaskGauge()
+    before = _OPEN.set(gauge)
+    try:
+        yield gauge
+    finally:
+        _OPEN.reset(before)
 
 
 def squared_error(
@@ -41,7 +107,10 @@ def squared_error(
         told = backbone.encode_prompt(batch.texts) if text is None else text
         prediction = backbone.predict(noisy, batch.times, told)
     error = (prediction.float() - target.float()).square().mean(dim=(1, 2))
-    return error * noise.weight(batch.times)[:, None, None]
+    weighted = error * noise.weight(batch.times)[:, None, None]
+    if (gauge := _OPEN.get()) is not None:
+        gauge.add(weighted, batch)
+    return weighted
 
 
 def row_means(error: Tensor, counts: Tensor) -> Tensor:

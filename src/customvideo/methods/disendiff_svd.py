@@ -134,6 +134,10 @@ class DisenDiffSvd(PhotoMethod):
         prompt = scene_prompt(subjects, words, rng, templates, shown)
         return [Example(scene.image[None], scene.masks, prompt)]
 
+    def mask_uses(self) -> list[str]:
+        """Cut-outs, where subjects are pasted."""
+        return ["cut-outs"] if self.config.compose == "paste" else []
+
     def watches(
         self, backbone: Backbone, frames: int, height: int, width: int
     ) -> list[AttentionSite]:

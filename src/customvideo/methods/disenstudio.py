@@ -106,6 +106,10 @@ class DisenStudio(DreamBoothLora):
         prompt = training_prompt(words, rng, templates=templates)
         return [Example(image[None], masks, prompt, {_BANDS: bands, _CHOSEN: chosen})]
 
+    def mask_uses(self) -> list[str]:
+        """The loss on one subject alone."""
+        return ["errors inside one subject"] if self.config.single_weight > 0 else []
+
     def losses(self, backbone: Backbone, batch: Batch, tape: Tape | None) -> dict[str, Tensor]:
         """L = a L_mix + b L_single + c L_prior, the last two left out where no row asks."""
         if bool(batch.prior.all()):

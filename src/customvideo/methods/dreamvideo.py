@@ -91,6 +91,10 @@ class DreamVideo:
         """None."""
         return None
 
+    def mask_uses(self) -> list[str]:
+        """The loss, if it is masked."""
+        return ["no error counts outside"] if self.config.masked else []
+
     def losses(self, backbone: Backbone, batch: Batch, tape: Tape | None) -> dict[str, Tensor]:
         """|| M (e - e_theta) ||^2 with the subject's mask M, the mean over *all* positions."""
         error = self._error(backbone, self._offset(batch))

@@ -106,6 +106,10 @@ class MuDI(DreamBoothLora):
             losses = {name: term + 0 * cutouts.sum() for name, term in losses.items()}
         return losses
 
+    def mask_uses(self) -> list[str]:
+        """Cut-outs, in training and in the first noise."""
+        return ["cut-outs"]
+
     def render(self, backbone: Backbone, wanted: Rendering, draw: Draw) -> Sequence[Video]:
         """The plain sampler's videos, from noise shifted towards the subjects a prompt names."""
         adapter = wanted.adapter

@@ -81,6 +81,10 @@ class PhotoMethod:
             guidance=self.config.prior_guidance,
         )
 
+    def mask_uses(self) -> list[str]:
+        """None, unless a method says otherwise."""
+        return []
+
     def losses(self, backbone: Backbone, batch: Batch, tape: Tape | None) -> dict[str, Tensor]:
         """L = L_rec + alpha L_prior, each left out where it does not apply."""
         rows = self._errors(backbone, batch, self._counts(batch))

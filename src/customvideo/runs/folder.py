@@ -28,6 +28,7 @@ from customvideo.training.progress import read_losses
 __all__ = [
     "ADAPTER",
     "CHECKPOINTS",
+    "LOSSES",
     "MASKS",
     "PREVIEWS",
     "RECIPE",
@@ -46,8 +47,8 @@ Say = Callable[[str], None]
 
 ADAPTER, RECIPE, REPORT = "adapter.safetensors", "recipe.toml", "report.html"
 CHECKPOINTS, MASKS, PREVIEWS, REPLAY = "checkpoints", "masks", "previews", "replay"
-_LOSSES = "losses.jsonl"
-_BEGUN = (RECIPE, MASKS, CHECKPOINTS, REPLAY, _LOSSES, "tensorboard")
+LOSSES = "losses.jsonl"
+_BEGUN = (RECIPE, MASKS, CHECKPOINTS, REPLAY, LOSSES, "tensorboard")
 """What a run that never came to its first checkpoint may have left: nothing to be missed."""
 _PROBE, _PROBE_SIZE = ".probe", 1 << 16
 
@@ -119,7 +120,7 @@ def undone_on_error(out: Path) -> Iterator[None]:
 def loss_curves(out: Path) -> dict[str, list[tuple[int, float]]]:
     """The losses of the run in `out`, by part: (step, value) pairs."""
     curves: dict[str, list[tuple[int, float]]] = {}
-    for line in read_losses(out / _LOSSES):
+    for line in read_losses(out / LOSSES):
         for name, value in {"loss": line["loss"], **line["parts"]}.items():
             curves.setdefault(name, []).append((line["step"], value))
     return curves

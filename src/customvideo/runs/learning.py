@@ -47,14 +47,12 @@ from customvideo.runs.folder import (
     require_writable,
     undone_on_error,
 )
+from customvideo.runs.masking import mask_effect, say_masks
 from customvideo.runs.memory import enough_memory
 from customvideo.runs.previewing import previewer
 from customvideo.subjects.folders import SubjectSpec, read_photos, read_spec
 from customvideo.subjects.groups import GroupSpec, read_groups, share_groups
 from customvideo.subjects.masks import (
-    coverage,
-    outliers,
-    overlay_path,
     resolve_segmenter,
     save_overlays,
 )
@@ -249,11 +247,11 @@ def fit(job: Job, out: Path, *, resume: bool, say: Say, on_step: OnStep | None =
         ensure_dir(out)
         if done is None:
             _describe(job, out)
-        for subject in job.subjects:
-            say(_masks_line(subject, out))
-            _note_odd_masks(subject, out)
+        say_masks(job.method, job.subjects, out, say)
         adapter = trainer.fit(job.backbone, job.method, job.subjects, resume)
     adapter.save(out / ADAPTER)
+    if effect := mask_effect(out):
+        say(effect)
     best = best_checkpoint(out / CHECKPOINTS)
     if best is not None and best[0].step != job.recipe.steps:
         say(f"The held-out score was best after step {best[0].step}: '{best[0].adapter}'.")
@@ -354,18 +352,6 @@ def _note_unlearned(backbone: Backbone, categories: Iterable[str]) -> None:
             )
 
 
-def _note_odd_masks(subject: Subject, out: Path) -> None:
-    shares = [coverage(mask) for mask in subject.masks]
-    for index in outliers(subject):
-        file, others = subject.files[index], shares[:index] + shares[index + 1 :]
-        _LOG.warning(
-            "The mask of '%s' covers %.0f%% of its photo, those of %s's other photos %.0f%% to "
-            "%.0f%%; look at '%s' before you trust it.",
-            *(file, 100 * shares[index], subject.word, 100 * min(others), 100 * max(others)),
-            overlay_path(out / MASKS, subject, file),
-        )
-
-
 def _describe(job: Job, out: Path) -> None:
     write_text(out / RECIPE, dump_toml(job.recipe))
     save_overlays(job.subjects, out / MASKS)
@@ -373,14 +359,6 @@ def _describe(job: Job, out: Path) -> None:
 
 def _photos(count: int) -> str:
     return f"{count} photo{'' if count == 1 else 's'}"
-
-
-def _masks_line(subject: Subject, out: Path) -> str:
-    shares = sorted(coverage(mask) for mask in subject.masks)
-    return (
-        f"{subject.word} {subject.category}: {_photos(len(subject.images))}, masks cover "
-        f"{shares[0]:.0%} to {shares[-1]:.0%}; look at '{out / MASKS / subject.name}'"
-    )
 
 
 def _write_report(job: Job, out: Path, adapter: Adapter) -> None:

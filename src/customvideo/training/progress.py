@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +30,8 @@ class StepReport:
         parts: its weighted parts by name; they sum to `loss`.
         grad_norm: gradient norm before clipping.
         seconds: how long the step took.
+        measured: what is not minimised: the error "inside" and "outside" the masks of the training
+            pictures, before any weighing by them, and the share "covered" by masks.
     """
 
     step: int
@@ -38,6 +40,7 @@ class StepReport:
     parts: dict[str, float]
     grad_norm: float
     seconds: float
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 class ProgressView:

@@ -27,6 +27,7 @@ from customvideo.backbones.base import Backbone
 from customvideo.backbones.noise import Relay, reached
 from customvideo.errors import ConfigError
 from customvideo.methods.base import Batch, Columned, Method, Stage
+from customvideo.methods.denoising import gauged, mask_means
 from customvideo.training.batch import Batches, Pass
 from customvideo.training.checkpoint import OPTIMIZER, RNG, Checkpoint, save_checkpoint
 from customvideo.training.config import TrainerConfig
@@ -91,12 +92,14 @@ class Session:
         set_rates(self._inner, within, self._config.warmup)
         totals: dict[str, Tensor | float] = defaultdict(float)
         everywhere = self._config.accumulation * self.ranks.count
-        for micro in range(self.ranks.index, everywhere, self.ranks.count):
-            for part in self._batches.passes(step, micro, everywhere):
-                for name, value in self._backward(part, stage).items():
-                    totals[name] += value * part.share
+        with gauged() as gauge:
+            for micro in range(self.ranks.index, everywhere, self.ranks.count):
+                for part in self._batches.passes(step, micro, everywhere):
+                    for name, value in self._backward(part, stage).items():
+                        totals[name] += value * part.share
         here = {name: float(value) for name, value in totals.items()}
         parts = self.ranks.total(here, self._device)
+        measured = mask_means(self.ranks.total(gauge.sums(), self._device))
         parameters = list(self.task.adapter.parameters())
         self.ranks.add_gradients(parameters)
         self._check(step, stage, parts)
@@ -105,9 +108,8 @@ class Session:
         self._optimizer.zero_grad(set_to_none=True)
         self.step = step
         seconds = time.perf_counter() - began
-        return StepReport(
-            step, self._config.steps, sum(parts.values()), parts, float(norm), seconds
-        )
+        loss = sum(parts.values())
+        return StepReport(step, self._config.steps, loss, parts, float(norm), seconds, measured)
 
     def score(self) -> float | None:
         """How badly the held-out scenes are fitted now; None if none are held out."""
@@ -155,6 +157,7 @@ class Session:
         """Send a step to the tracker, if there is one."""
         if self._accelerator.log_with:
             values = {"loss": report.loss, "grad_norm": report.grad_norm, **report.parts}
+            values |= {f"masks/{name}": value for name, value in report.measured.items()}
             self._accelerator.log(values, step=report.step)
 
     def close(self) -> None:
