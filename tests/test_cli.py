@@ -25,7 +25,8 @@ FLAGS = {
     " processes",
     "generate": "adapter out seed negative steps guidance strength regions frames size backbone"
     " attention upscale device",
-    "evaluate": "adapter subject prompt out seed backbone clip dino finder segmenter device",
+    "evaluate": "adapter subject prompt out seed backbone clip dino finder segmenter device"
+    " recommend strength",
     "export": "to out backbone rank dtype verify words-only device",
     "import": "backbone out device",
     "prepare": "subject out backbone segmenter clip captioner device",

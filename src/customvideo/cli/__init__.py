@@ -108,7 +108,10 @@ def train(  # noqa: PLR0913 - a verb's parameters are its flags
     out: Folder,
     subject: Photos = [],  # noqa: B006
     recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A complete run as TOML.")
+        Path | None,
+        typer.Option(
+            "--recipe", "--from", metavar="FILE|DIR", help="A complete run as TOML, or its folder."
+        ),
     ] = None,
     sets: Sets = [],  # noqa: B006
     backbone: Backbone = None,
@@ -207,6 +210,12 @@ def evaluate(  # noqa: PLR0913 - a verb's parameters are its flags
     ] = None,
     segmenter: Segmenter = None,
     device: Device = "auto",
+    recommend: Annotated[
+        bool, typer.Option("--recommend", help="Of a run's folder: which checkpoint, how strong.")
+    ] = False,
+    strength: Annotated[
+        list[float], typer.Option(min=0, help="With --recommend: what to try; repeat.")
+    ] = [],  # noqa: B006
 ) -> None:
     """Make videos and score them: fit to the text and to the photos, steadiness over time."""
     from customvideo.runs import EvaluatePlan
@@ -214,7 +223,18 @@ def evaluate(  # noqa: PLR0913 - a verb's parameters are its flags
 
     encoders, masks = (clip, dino), segmenter or "grabcut"
     plan = EvaluatePlan(
-        adapter, out, subject, prompt, seed, backbone, encoders, masks, device, finder
+        adapter,
+        out,
+        subject,
+        prompt,
+        seed,
+        backbone,
+        encoders,
+        masks,
+        device,
+        finder,
+        strength,
+        recommend,
     )
     run(plan, say)
 

@@ -1,6 +1,7 @@
 """The folder of one run: what its files are called, and who may write there.
 
     recipe.toml            everything the run was made of
+    environment.json       versions, device, git state and photos it was made with
     masks/                 every mask drawn over its photo, and coverage.json
     checkpoints/<step>/    to go on from
     losses.jsonl           one line a step
@@ -28,6 +29,7 @@ from customvideo.training.progress import read_losses
 __all__ = [
     "ADAPTER",
     "CHECKPOINTS",
+    "ENVIRONMENT",
     "LOSSES",
     "MASKS",
     "PREVIEWS",
@@ -46,9 +48,10 @@ Say = Callable[[str], None]
 """Where a line of progress goes."""
 
 ADAPTER, RECIPE, REPORT = "adapter.safetensors", "recipe.toml", "report.html"
+ENVIRONMENT = "environment.json"
 CHECKPOINTS, MASKS, PREVIEWS, REPLAY = "checkpoints", "masks", "previews", "replay"
 LOSSES = "losses.jsonl"
-_BEGUN = (RECIPE, MASKS, CHECKPOINTS, REPLAY, LOSSES, "tensorboard")
+_BEGUN = (RECIPE, ENVIRONMENT, MASKS, CHECKPOINTS, REPLAY, LOSSES, "tensorboard", "wandb")
 """What a run that never came to its first checkpoint may have left: nothing to be missed."""
 _PROBE, _PROBE_SIZE = ".probe", 1 << 16
 

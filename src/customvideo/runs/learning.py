@@ -33,6 +33,7 @@ from customvideo.generation import CustomVideoWarning
 from customvideo.methods.base import Method, TuningFree, learned_numbers, load_method
 from customvideo.report import Comparison, ReportData, render_report
 from customvideo.runs.calling import command
+from customvideo.runs.environment import differences, keep_environment, surroundings
 from customvideo.runs.fitting import fitted, knobs
 from customvideo.runs.folder import (
     ADAPTER,
@@ -123,7 +124,11 @@ def train(plan: TrainPlan, say: Say) -> Path:
     claim(plan.out, plan.resume)
     recipe = recipe_of(plan, say)
     require_writable(plan.out)
-    return learn(recipe, plan.out, resume=plan.resume, device=plan.device, say=say)
+    adapter = learn(recipe, plan.out, resume=plan.resume, device=plan.device, say=say)
+    if plan.recipe is not None and plan.recipe.is_dir():
+        for line in differences(plan.recipe, plan.out):
+            say(f"Not as in '{plan.recipe}': {line}.")
+    return adapter
 
 
 def _follow(plan: TrainPlan) -> Path:
@@ -287,7 +292,7 @@ def recipe_of(plan: TrainPlan, say: Say) -> Recipe:
     """One recipe: a file's, the resumed run's or the packaged one, then `--set`, then flags."""
     flags = [(key, value) for key, value in plan.choices.items() if value is not None]
     changes = [*map(parse_set, plan.sets), *flags]
-    source = plan.recipe or (plan.out / RECIPE if plan.resume else None)
+    source = _recipe_in(plan.recipe) or (plan.out / RECIPE if plan.resume else None)
     recipe = compose_recipe(changes, source)
     if source is None and "backbone" not in dict(changes):
         say("Base model: toybox, which draws toys; --backbone names one for real videos.")
@@ -297,6 +302,11 @@ def recipe_of(plan: TrainPlan, say: Say) -> Recipe:
     groups = {one.label: str(one.folder) for one in specs if isinstance(one, GroupSpec)}
     alone = _entries([one for one in specs if isinstance(one, SubjectSpec)])
     return recipe.model_copy(update={"subjects": alone, "groups": groups})
+
+
+def _recipe_in(asked: Path | None) -> Path | None:
+    """The recipe's file; of a run's folder the one in it."""
+    return asked / RECIPE if asked is not None and asked.is_dir() else asked
 
 
 def _entries(specs: Sequence[SubjectSpec]) -> dict[str, SubjectEntry]:
@@ -354,6 +364,7 @@ def _note_unlearned(backbone: Backbone, categories: Iterable[str]) -> None:
 
 def _describe(job: Job, out: Path) -> None:
     write_text(out / RECIPE, dump_toml(job.recipe))
+    keep_environment(out, surroundings(job.backbone, job.subjects))
     save_overlays(job.subjects, out / MASKS)
 
 

@@ -16,13 +16,14 @@ from typing import Any
 from customvideo import generation
 from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import Backbone
-from customvideo.errors import SubjectError
+from customvideo.errors import ConfigError, SubjectError
 from customvideo.evaluation import evaluate as judging
 from customvideo.evaluation.evaluate import Encoders
 from customvideo.evaluation.instances import InstanceSegmenter, resolve_segmenter
 from customvideo.files import ensure_dir, write_text
-from customvideo.runs.folder import Say
+from customvideo.runs.folder import ADAPTER, Say
 from customvideo.runs.making import backbone_for, sampling_for
+from customvideo.runs.recommending import STRENGTHS, Trial, candidates, recommend, report
 from customvideo.subjects.folders import SubjectSpec, load_subjects
 from customvideo.subjects.prompt import LearnedWord, Prompt, list_subjects
 from customvideo.video import Video
@@ -47,6 +48,10 @@ class EvaluatePlan:
     segmenter: str = "grabcut"
     device: str = "auto"
     finder: str | None = None
+    strengths: Sequence[float] = ()
+    """With `recommend`, what is tried of every adapter; empty for the usual."""
+    recommend: bool = False
+    """Whether `adapter` is the folder of a run, whose checkpoints are compared."""
 
 
 def evaluate(plan: EvaluatePlan, say: Say) -> dict[str, Any]:
@@ -55,34 +60,68 @@ def evaluate(plan: EvaluatePlan, say: Say) -> dict[str, Any]:
     Raises:
         UserError: a prompt, photo, adapter, backbone, encoder or place cannot be used.
     """
-    seeds = [generation.check_seed(seed) for seed in plan.seeds]
-    adapter = Adapter.load(plan.adapter)
-    specs = _known(plan.subjects, adapter.words)
-    given = [word for word in adapter.words if word.name in {spec.name for spec in specs}]
-    texts = plan.prompts or standard_prompts(given)
-    prompts = [Prompt(text, adapter.words) for text in texts]
-    _require_photos(prompts, given)
-    ensure_dir(plan.out.parent)
-    backbone = backbone_for(plan.adapter, adapter, plan.backbone, plan.device)
-    encoders = encoders_for(backbone, *plan.encoders, plan.device)
-    finder = finder_for(backbone, plan.finder, plan.device)
-    subjects = load_subjects(specs, plan.segmenter, backbone.known_nouns)
-    options = sampling_for(plan.adapter, backbone, {})
-    work = list(product(prompts, seeds))
-    videos: list[Video] = []
-    for prompt, seed in work:
-        say(f"Making {len(videos) + 1} of {len(work)}: {prompt.text}, seed {seed}")
-        videos.append(
-            generation.generate(backbone, adapter, prompt.text, seed=seed, options=options)
-        )
-    asked = [prompt for prompt, _ in work]
-    scores = judging.evaluate(videos, asked, subjects, encoders, segmenter=finder)
-    result = {**scores.to_dict(), "prompts": list(texts), "seeds": seeds}
-    write_text(plan.out, json.dumps(result, indent=2) + "\n")
-    for name, value in scores.summary().items():
-        say(f"{name:>18}  {'-' if value is None else f'{value:.3f}'}")
+    found: list[tuple[Path, int | None]] = [(plan.adapter, None)]
+    if plan.recommend:
+        found = candidates(plan.adapter)
+    elif plan.strengths:
+        raise ConfigError("--strength belongs to --recommend here; leave it out, or add that.")
+    panel = _Panel(plan, found[-1][0])
+    if not plan.recommend:
+        scores = panel.score(Adapter.load(plan.adapter), say)
+        result = {**scores.to_dict(), "prompts": list(panel.texts), "seeds": panel.seeds}
+        write_text(plan.out, json.dumps(result, indent=2) + "\n")
+        for name, value in scores.summary().items():
+            say(f"{name:>18}  {'-' if value is None else f'{value:.3f}'}")
+        say(f"Wrote '{plan.out}'.")
+        return result
+    trials = []
+    for path, step in found:
+        for strength in plan.strengths or STRENGTHS:
+            scores = panel.score(Adapter.load(path), lambda _: None, strength)
+            trials.append(Trial(path, step, strength, scores.summary()))
+            say(f"Scored {len(trials)}: {trials[-1].name}")
+    report(trials, recommend(trials), plan.out, say)
     say(f"Wrote '{plan.out}'.")
-    return result
+    return {"trials": len(trials)}
+
+
+class _Panel:
+    """Who judges an adapter's videos, and of what: loaded once for all that are compared."""
+
+    def __init__(self, plan: EvaluatePlan, path: Path) -> None:
+        self.seeds = [generation.check_seed(seed) for seed in plan.seeds]
+        adapter = Adapter.load(path)
+        specs = _known(plan.subjects, adapter.words)
+        given = [word for word in adapter.words if word.name in {spec.name for spec in specs}]
+        self.texts = plan.prompts or standard_prompts(given)
+        self._prompts = [Prompt(text, adapter.words) for text in self.texts]
+        _require_photos(self._prompts, given)
+        ensure_dir(plan.out.parent)
+        self._backbone = backbone_for(path, adapter, plan.backbone, plan.device)
+        self._encoders = encoders_for(self._backbone, *plan.encoders, plan.device)
+        self._finder = finder_for(self._backbone, plan.finder, plan.device)
+        self._subjects = load_subjects(specs, plan.segmenter, self._backbone.known_nouns)
+        run = path if not plan.recommend else plan.adapter / ADAPTER
+        self._options = sampling_for(run, self._backbone, {})
+
+    def score(self, adapter: Adapter, say: Say, strength: float | None = None) -> judging.Scores:
+        """The scores of the adapter's videos of all prompts and seeds."""
+        options = self._options
+        if strength is not None:
+            options = options.model_copy(update={"strength": strength})
+        work = list(product(self._prompts, self.seeds))
+        videos: list[Video] = []
+        for prompt, seed in work:
+            say(f"Making {len(videos) + 1} of {len(work)}: {prompt.text}, seed {seed}")
+            videos.append(
+                generation.generate(
+                    self._backbone, adapter, prompt.text, seed=seed, options=options
+                )
+            )
+        asked = [prompt for prompt, _ in work]
+        return judging.evaluate(
+            videos, asked, self._subjects, self._encoders, segmenter=self._finder
+        )
 
 
 def encoders_for(

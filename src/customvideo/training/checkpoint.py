@@ -39,6 +39,7 @@ __all__ = [
     "newest_valid",
     "prune",
     "save_checkpoint",
+    "whole_checkpoints",
 ]
 
 ADAPTER, OPTIMIZER, RNG, STATE = (
@@ -136,6 +137,12 @@ def newest_valid(folder: Path) -> Search:
             return Search(checkpoint, tuple(broken))
         broken.append(f"Checkpoint '{checkpoint.path}' is skipped: {fault}.")
     return Search(None, tuple(broken))
+
+
+def whole_checkpoints(folder: Path) -> list[Checkpoint]:
+    """All whole checkpoints, the oldest first."""
+    found = sorted(_all(folder), key=lambda found: found.step)
+    return [checkpoint for checkpoint in found if _fault(checkpoint.path) is None]
 
 
 def best_checkpoint(folder: Path) -> tuple[Checkpoint, float] | None:

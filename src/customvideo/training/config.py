@@ -64,7 +64,7 @@ class TrainerConfig(Settings):
     """Newest checkpoints kept, besides the best."""
     preview_every: int = Field(default=0, ge=0)
     """Steps between previews; 0 for none. A checkpoint is saved before each."""
-    tracker: Literal["none", "tensorboard"] = "none"
+    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
     """Where to log besides the progress bar and `losses.jsonl`."""
     start_from: str = ""
     """An adapter to go on from: its words, which must be among the subjects', stay as they are, and

@@ -46,6 +46,7 @@ from customvideo.training.progress import LossLog, ProgressView, StepReport
 from customvideo.training.ranks import Ranks, asked_processes
 from customvideo.training.session import Session, Task, build_accelerator, resolve_precision
 from customvideo.training.stages import Schedule
+from customvideo.training.tracking import start_tracking
 
 __all__ = ["Interrupted", "StepReport", "Trainer", "TrainerConfig", "best_checkpoint"]
 
@@ -155,7 +156,8 @@ class Trainer:
         if (ranks := Ranks.found()).count > 1:
             self.say(f"training in {ranks.count} processes, {self._rows} rows a step")
         if self.config.tracker != "none":
-            accelerator.init_trackers(self.config.tracker)
+            assert self.out is not None, "a tracker without a folder was let pass"
+            start_tracking(accelerator, self.config, self.out)
         return Session(Task(backbone, method, adapter, sites), batches, self.config, accelerator)
 
     def _prior(
