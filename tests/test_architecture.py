@@ -25,6 +25,7 @@ ROW = [
     ["files"],
     ["claims"],
     ["video"],
+    ["reels"],
     ["quiet"],
     ["subjects"],
     ["attention"],
@@ -53,7 +54,7 @@ BEHIND_TABLES = {"toybox": ["toybox", "demo", "cli"]}
 HOMES = {
     "accelerate": ["training"],
     "alembic": ["userstudy"],
-    "av": ["video"],
+    "av": ["video", "reels"],
     "cv2": ["evaluation", "subjects"],
     "diffusers": ["backbones", "exports", "toybox"],
     "fastapi": ["userstudy"],

@@ -39,6 +39,7 @@ from customvideo.errors import ConfigError
 from customvideo.generation import SamplingConfig
 from customvideo.methods.base import method_class
 from customvideo.settings import Settings, known_keys, suggest, validated
+from customvideo.subjects.clips import PER_CLIP
 from customvideo.subjects.folders import SubjectSpec
 from customvideo.subjects.groups import GroupSpec
 from customvideo.training.config import TrainerConfig
@@ -72,6 +73,8 @@ class MasksConfig(Settings):
     """A row of `customvideo.subjects.masks.SEGMENTERS`."""
     model: str = ""
     """The segmenter's weights, a hub id or a folder; empty for its usual ones."""
+    per_clip: int = Field(default=PER_CLIP, ge=1, le=64)
+    """Frames of each clip that serve as photos."""
 
 
 class SubjectEntry(Settings):

@@ -1,8 +1,9 @@
-"""A video as an array of frames, and the only place that knows about files of moving pictures.
+"""A video as an array of frames, and how it becomes a file of moving pictures.
 
 What models make and metrics read is a `Video`; how it becomes H.264, GIF or a contact sheet, and
-comes back, is decided here alone. It is NOT a video editor and knows no model: no resizing to a
-model's size, no sound, no streaming of long films (frames are held in memory).
+comes back, is decided here alone. Clips that strangers made are read by `customvideo.reels`. It is
+NOT a video editor and knows no model: no resizing to a model's size, no sound, no streaming of long
+films (frames are held in memory).
 """
 
 from __future__ import annotations
@@ -26,7 +27,15 @@ from PIL import Image, ImageSequence
 from customvideo.errors import UserError
 from customvideo.files import write_bytes
 
-__all__ = ["Frames", "Video", "data_uri", "plays_everywhere", "side_by_side"]
+__all__ = [
+    "UNREADABLE",
+    "Frames",
+    "Video",
+    "data_uri",
+    "plays_everywhere",
+    "side_by_side",
+    "to_rgb",
+]
 
 Frames = NDArray[np.uint8]
 """Pixels with axes (frame, height, width, 3), red, green, blue, 0 to 255."""
@@ -37,7 +46,7 @@ _STUDIO_RANGE = 1
 _PALETTE_PIXELS = 20_000
 _MP4_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
 _STREAM_TAGS = {"language", "handler_name", "vendor_id", "encoder"}
-_UNREADABLE = (
+UNREADABLE = (
     av.FFmpegError,
     OSError,
     ValueError,
@@ -113,7 +122,7 @@ class Video:
             if source.suffix.lower() in _PICTURES:
                 return _read_picture(source)
             return _read_film(source)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise UserError(
                 f"'{source}' cannot be read as a video; give an .mp4, .gif or picture file."
             ) from error
@@ -169,7 +178,7 @@ def plays_everywhere(path: Path | str) -> bool:
             known = set(container.metadata) <= _MP4_TAGS and set(stream.metadata) <= _STREAM_TAGS
             kind = (context.name, getattr(context, "pix_fmt", ""))
             return known and "mp4" in container.format.name and kind == ("h264", "yuv420p")
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
 
 
@@ -285,13 +294,14 @@ def _read_film(path: Path) -> Video:
         stream = container.streams.video[0] if container.streams.video else None
         if stream is None:
             raise ValueError("no pictures")
-        frames = [_to_rgb(frame) for frame in container.decode(stream)]
+        frames = [to_rgb(frame) for frame in container.decode(stream)]
         if not frames:
             raise ValueError("no frames")
         return Video(np.stack(frames), float(stream.average_rate or 8))
 
 
-def _to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+def to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """A decoded frame's pixels (height, width, 3)."""
     return cast("NDArray[np.uint8]", frame.to_ndarray(format="rgb24"))
 
 

@@ -12,6 +12,7 @@ from customvideo.attention.losses import (
     attention_loss,
     attention_share,
     mask_targets,
+    pool_frames,
     shrink_masks,
 )
 from customvideo.errors import AttentionError
@@ -156,3 +157,19 @@ def test_wrong_use_is_refused() -> None:
         attention_loss({}, MASK, PRESENT)
     with pytest.raises(AttentionError, match="nu of the negative target is -1"):
         loss(nu=-1)
+
+
+def test_masks_that_move_are_pooled_to_the_frames_of_the_maps() -> None:
+    masks = torch.zeros(1, 1, 4, 2, 2)
+    masks[:, :, 2:, 0] = 1
+    pooled = pool_frames(masks, 2)
+    assert pooled.shape == (1, 1, 2, 2, 2)
+    assert pooled[0, 0, :, 0, 0].tolist() == [0, 1]
+    maps = torch.zeros(1, 1, 2, 2, 2)
+    maps[:, :, 1, 0] = 0.5
+    present = torch.ones(1, 1, dtype=torch.bool)
+    right = attention_loss({"a": maps}, masks, present, form="share")
+    wrong = attention_loss({"a": maps.flip(2)}, masks, present, form="share")
+    assert float(right) == pytest.approx(0, abs=1e-6)
+    assert float(wrong) == pytest.approx(1, abs=1e-6)
+    assert pool_frames(masks[:, :, :1], 2).shape[2] == 1

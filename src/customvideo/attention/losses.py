@@ -21,7 +21,15 @@ from torch.nn import functional as F
 
 from customvideo.errors import AttentionError
 
-__all__ = ["LOSS_FORMS", "attention_loss", "attention_share", "mask_targets", "shrink_masks"]
+__all__ = [
+    "LOSS_FORMS",
+    "attention_loss",
+    "attention_share",
+    "latent_masks",
+    "mask_targets",
+    "pool_frames",
+    "shrink_masks",
+]
 
 Form: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(maps, targets, how much each position counts) -> error (site, row, word)."""
@@ -78,7 +86,8 @@ def attention_loss(
     for stack in _by_grid(maps):
         depth = 0.0 if form in _WITHOUT_DEPTH else nu
         grid = (stack.shape[-2], stack.shape[-1])
-        target, labelled = mask_targets(masks, present, grid, nu=depth, outside=outside)
+        seen = pool_frames(masks, stack.shape[-3])
+        target, labelled = mask_targets(seen, present, grid, nu=depth, outside=outside)
         # (site, row, word, frame, height, width) -> (site, row, word)
         total = total + (LOSS_FORMS[form](stack, target, labelled) * present).sum()
     return total / (len(maps) * present.sum().clamp(min=1))
@@ -123,7 +132,8 @@ def attention_share(maps: Mapping[str, Tensor], masks: Tensor) -> Tensor:
     """
     shares = []
     for stack in _by_grid(maps):
-        inside = _framed(shrink_masks(masks, (stack.shape[-2], stack.shape[-1])))
+        seen = pool_frames(masks, stack.shape[-3])
+        inside = _framed(shrink_masks(seen, (stack.shape[-2], stack.shape[-1])))
         inside = inside.expand_as(stack)
         mass = (stack * inside).sum((-3, -2, -1)) / stack.sum((-3, -2, -1)).clamp(min=_TINY)
         shares.append(mass / inside.mean((-3, -2, -1)).clamp(min=_TINY))
@@ -134,6 +144,35 @@ def shrink_masks(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     """Resample (..., height, width) masks to `grid` by area, keeping them soft; float32."""
     flat = masks.float().reshape(-1, 1, *masks.shape[-2:])
     return F.interpolate(flat, size=grid, mode="area").reshape(*masks.shape[:-2], *grid)
+
+
+def latent_masks(masks: Tensor, frames: int) -> Tensor:
+    """Masks (word, frame, height, width) of a clip's frames at its `frames` latent ones.
+
+    Video autoencoders keep the first frame by itself and join those after it in groups of equal
+    size: so are the masks, by their mean.
+
+    Raises:
+        AttentionError: the numbers of frames are not of this kind.
+    """
+    given = masks.shape[1]
+    if given == frames:
+        return masks
+    if frames < 2 or (given - 1) % (frames - 1):
+        raise AttentionError(
+            f"{given} frames became {frames} latent ones, which are no first frame and groups of "
+            "equal size; train on pictures alone with clip_share=0."
+        )
+    rest = masks[:, 1:].reshape(len(masks), frames - 1, -1, *masks.shape[2:])
+    return torch.cat([masks[:, :1], rest.mean(dim=2)], dim=1)
+
+
+def pool_frames(masks: Tensor, frames: int) -> Tensor:
+    """Masks (row, word, frame, height, width) at `frames` frames, by their means in time; those of
+    one frame, and those without that axis, stay as they are."""
+    if masks.ndim == 4 or masks.shape[2] in (1, frames):
+        return masks
+    return F.adaptive_avg_pool3d(masks.float(), (frames, *masks.shape[-2:]))
 
 
 def _framed(masks: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from customvideo.attention.tape import Tape
 from customvideo.backbones.base import Backbone
 from customvideo.errors import ConfigError
 from customvideo.settings import Settings, validated
+from customvideo.subjects.moving import ClipShape
 from customvideo.subjects.prompt import Prompt
 from customvideo.subjects.subject import Subject
 from customvideo.tables import all_rows, look_up
@@ -35,6 +36,7 @@ __all__ = [
     "Batch",
     "Columned",
     "Example",
+    "Filmed",
     "Method",
     "PriorPlan",
     "ReadsMasks",
@@ -71,7 +73,8 @@ class Example:
     Attributes:
         frames: uint8 (frame, height, width, 3); a photo is a video of one frame.
         masks: float32 (subject, height, width) in [0, 1], one for each subject the method was
-            given, all zero for a subject the sample does not show; the same for every frame.
+            given, all zero for a subject the sample does not show; the same for every frame. Of a
+            clip (subject, frame, height, width).
         prompt: the sample's text; a subject is present if it is mentioned here.
         extra: whatever else the method's losses want to know of the sample, as arrays by name,
             with the same names and shapes in all its samples. The trainer only passes them on.
@@ -95,7 +98,7 @@ class Batch:
         words: where the learned words stand in the encoded texts (row, word, token): 1/n at each
             of a word's n positions, 0 elsewhere; all zero in prior rows.
         masks: subject masks at latent resolution (row, word, height, width) in [0, 1]; zero in
-            prior rows.
+            prior rows. Of clips (row, word, frame, height, width).
         present: (row, word) bool, whether the row shows and names the word's subject.
         prior: (row,) bool, True for class-prior rows, which only keep the base model's own notion
             of a category and take no other loss.
@@ -120,6 +123,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def moving(self) -> bool:
+        """Whether the rows are clips, with masks that move."""
+        return self.masks.ndim == 5
 
     def to(self, device: torch.device | str) -> Batch:
         """The same rows on `device`."""
@@ -250,6 +258,17 @@ class Staged(Protocol):
 
     def stages(self, adapter: Adapter) -> Sequence[Stage]:
         """The stages in their order; the same for the same settings."""
+
+
+@runtime_checkable
+class Filmed(Protocol):
+    """A method that learns from clips, too; all others see the frames picked from them alone."""
+
+    def clip_scenes(
+        self, subjects: Sequence[Subject], rng: np.random.Generator, shape: ClipShape
+    ) -> list[Example]:
+        """Draw training clips of `shape` with masks that move; some subject has clips. They come
+        in batches of their own (`Batch.moving`)."""
 
 
 @runtime_checkable

@@ -31,13 +31,16 @@ from customvideo.attention.tape import Tape
 from customvideo.backbones.base import Backbone, LayerGroup
 from customvideo.errors import ConfigError
 from customvideo.methods.base import Batch, Example, PriorPlan, check_template, class_columns
+from customvideo.methods.clips import ClipLook, clip_example
 from customvideo.methods.denoising import row_losses, row_means, single_frame, squared_error
 from customvideo.methods.photos import PhotoPrompt
 from customvideo.methods.scaling import scaled, valid_cells
 from customvideo.methods.separate import learned_words, one_subject, scene_prompt
 from customvideo.settings import FROM_LIST, Settings, suggest
+from customvideo.subjects.masks import boxed
+from customvideo.subjects.moving import ClipShape
 from customvideo.subjects.prompt import TEMPLATES, Prompt, training_prompt
-from customvideo.subjects.scene import boxed, compose, natural
+from customvideo.subjects.scene import Style, compose, natural
 from customvideo.subjects.subject import Subject
 
 __all__ = ["CustomVideo", "CustomVideoConfig"]
@@ -191,6 +194,25 @@ class CustomVideo:
         prompt = scene_prompt(subjects, words, rng, self.config.prompts, shown)
         return [self._shaped(Example(scene.image[None], scene.masks, prompt))]
 
+    def clip_scenes(
+        self, subjects: Sequence[Subject], rng: np.random.Generator, shape: ClipShape
+    ) -> list[Example]:
+        """One clip with all subjects in it, or with one of those that have clips (choice; training
+        on images alone is stated)."""
+        apart = self.config.alone > 0 and rng.random() < self.config.alone
+        style: Style = "panel" if self.config.compose == "panel" else "paste"
+        if self.config.compose == "mixed":
+            style = "paste" if rng.random() < 0.5 else "panel"
+        look = ClipLook(
+            apart or self.config.compose in ("separate", "scaled"),
+            style,
+            self.config.background,
+            self.config.prompts,
+        )
+        words = learned_words(subjects, self.config.vectors)
+        example = clip_example(subjects, words, rng, shape, look)
+        return [self._shaped(example)]
+
     def watches(
         self, backbone: Backbone, frames: int, height: int, width: int
     ) -> list[AttentionSite]:
@@ -316,7 +338,8 @@ class CustomVideo:
         error = squared_error(backbone, batch, frame_mode=self.config.single_frame)
         inside = batch.masks.amax(dim=1)
         counts = inside if weight is None else 1 + (weight - 1) * inside
-        return row_means(error, counts * valid_cells(batch))
+        valid = valid_cells(batch)
+        return row_means(error, counts * (valid[:, None] if batch.moving else valid))
 
     def _attention(self, batch: Batch, tape: Tape) -> Tensor:
         # In training a map without gradient would make the term vanish silently.

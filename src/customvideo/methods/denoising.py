@@ -38,7 +38,7 @@ class MaskGauge:
     found: list[Tensor] = field(default_factory=list)
 
     def add(self, error: Tensor, batch: Batch) -> None:
-        """Note one prediction's `error` (row, height, width), of the rows that are no prior."""
+        """Note one prediction's `error` (row, …), of the rows that are no prior."""
         ours = ~batch.prior
         if not bool(ours.any()):
             return
@@ -89,7 +89,8 @@ def squared_error(
 ) -> Tensor:
     """|| target - prediction ||^2 at each place of the picture, float32 (row, height, width).
 
-    The mean over channels and frames, weighted as the noise process weighs times.
+    The mean over channels and frames, weighted as the noise process weighs times; of clips the mean
+    over channels alone, (row, frame, height, width).
 
     Args:
         backbone: what predicts, with the adapter attached.
@@ -106,17 +107,19 @@ def squared_error(
     with single_frame(backbone, frame_mode):
         told = backbone.encode_prompt(batch.texts) if text is None else text
         prediction = backbone.predict(noisy, batch.times, told)
-    error = (prediction.float() - target.float()).square().mean(dim=(1, 2))
-    weighted = error * noise.weight(batch.times)[:, None, None]
+    error = (prediction.float() - target.float()).square()
+    error = error.mean(dim=1) if batch.moving else error.mean(dim=(1, 2))
+    weighted = error * noise.weight(batch.times).reshape(-1, *[1] * (error.ndim - 1))
     if (gauge := _OPEN.get()) is not None:
         gauge.add(weighted, batch)
     return weighted
 
 
 def row_means(error: Tensor, counts: Tensor) -> Tensor:
-    """The mean of each row's `error` (row, height, width), every place weighing `counts` of the
-    same shape; (row,), and 0 for a row where nothing counts."""
-    return (error * counts).sum(dim=(1, 2)) / counts.sum(dim=(1, 2)).clamp(min=1e-6)
+    """The mean of each row's `error` (row, …), every place weighing `counts` of the same shape;
+    (row,), and 0 for a row where nothing counts."""
+    places = tuple(range(1, error.ndim))
+    return (error * counts).sum(dim=places) / counts.sum(dim=places).clamp(min=1e-6)
 
 
 def row_losses(rows: Tensor, batch: Batch, prior_weight: float) -> dict[str, Tensor]:

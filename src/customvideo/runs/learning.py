@@ -227,9 +227,9 @@ def load_job(
     _note_unlearned(backbone, categories)
     subjects = []
     for photos, category in zip(found, categories, strict=True):
-        if photos.unmasked:
-            say(f"Finding <{photos.spec.name}> in {_photos(photos.unmasked)}")
-        subjects.append(photos.subject(category, segmenter))
+        for line in photos.work:
+            say(line)
+        subjects.append(photos.subject(category, segmenter, recipe.masks.per_clip))
     subjects = share_groups(subjects, groups, segmenter)
     return Job(_settled(recipe, subjects), backbone, method, subjects)
 

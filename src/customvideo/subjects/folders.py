@@ -18,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from customvideo.errors import SubjectError
+from customvideo.reels import KINDS
 from customvideo.subjects.captions import read_caption
+from customvideo.subjects.clips import (
+    PER_CLIP,
+    Film,
+    list_clips,
+    picked,
+    read_films,
+    still_name,
+)
 from customvideo.subjects.groups import GroupSpec, read_groups, share_groups
 from customvideo.subjects.masks import Segmenter, check_mask, make_masks, resolve_segmenter
 from customvideo.subjects.pictures import (
@@ -89,16 +98,25 @@ class Photos:
         pictures: the photos, by file name.
         masks: one per photo, checked, as in `Subject`; None where there is no file and no alpha
             channel.
+        films: the clips, by file name.
     """
 
     spec: SubjectSpec
     pictures: tuple[Picture, ...]
     masks: tuple[NDArray[np.float32] | None, ...]
+    films: tuple[Film, ...] = ()
 
     @property
     def unmasked(self) -> int:
         """How many photos need a mask to be made."""
         return sum(mask is None for mask in self.masks)
+
+    @property
+    def work(self) -> list[str]:
+        """What making its masks will take, in words: a line for the photos, one for each clip."""
+        word, count = f"<{self.spec.name}>", self.unmasked
+        lines = [f"Finding {word} in {count} photo{'' if count == 1 else 's'}"] if count else []
+        return lines + [f"Following {word} through '{film.path.name}'" for film in self.films]
 
     def category(self, known_nouns: Collection[str] = ()) -> str:
         """What the subject is; its bare name if that is one of `known_nouns` and nobody says.
@@ -117,18 +135,35 @@ class Photos:
             f"'{spec.folder / _SETTINGS}'."
         )
 
-    def subject(self, category: str, segment: Segmenter) -> Subject:
-        """The subject, with the masks that are missing made by `segment`.
+    def subject(self, category: str, segment: Segmenter, per_clip: int = PER_CLIP) -> Subject:
+        """The subject, with the masks that are missing made by `segment`; `per_clip` frames of each
+        clip are among its photos.
 
         Raises:
             SubjectError: a mask that was made, or a caption, cannot be used.
         """
         name, word = self.spec.name, LearnedWord(self.spec.name, category)
-        captions = tuple(read_caption(picture.path, [word]) for picture in self.pictures)
-        images = tuple(picture.image for picture in self.pictures)
-        files = tuple(picture.path.name for picture in self.pictures)
-        masks = self._masks(category, segment)
-        return Subject(name, word.word, category, images, masks, files, captions)
+        captions = [read_caption(picture.path, [word]) for picture in self.pictures]
+        images = [picture.image for picture in self.pictures]
+        files = [picture.path.name for picture in self.pictures]
+        masks = list(self._masks(category, segment))
+        clips = tuple(film.followed(word, segment) for film in self.films)
+        for clip in clips:
+            for frame in picked(clip, per_clip):
+                images.append(clip.frames[frame])
+                masks.append(clip.masks[frame] / np.float32(255))
+                files.append(still_name(clip, frame))
+                captions.append(clip.caption)
+        return Subject(
+            name,
+            word.word,
+            category,
+            images=tuple(images),
+            masks=tuple(masks),
+            files=tuple(files),
+            captions=tuple(captions),
+            clips=clips,
+        )
 
     def _masks(self, category: str, segment: Segmenter) -> tuple[NDArray[np.float32], ...]:
         """All masks, those that are missing made of their pictures together."""
@@ -149,19 +184,22 @@ def load_subjects(
     specs: Path | str | Sequence[Spec],
     segmenter: str | Segmenter = "grabcut",
     known_nouns: Collection[str] = (),
+    per_clip: int = PER_CLIP,
 ) -> list[Subject]:
     """Load subjects from their folders, making the masks that are missing.
 
-    A subject's folder holds pictures (`*.jpg`, `*.png`, `*.webp`) and may hold `masks/` with the
-    same stems (white = subject, grey = weight), a caption `<stem>.txt` a picture, and a
-    `subject.toml` (`word`, `category`). A picture without a mask file uses its alpha channel, else
-    `segmenter`. A folder of group photos is described by the names of all it shows.
+    A subject's folder holds pictures (`*.jpg`, `*.png`, `*.webp`) or clips (`*.mp4`, `*.webm`,
+    `*.gif`) and may hold `masks/` with the same stems (white = subject, grey = weight; of a clip
+    the mask of its first frame), a caption `<stem>.txt` a picture or clip, and a `subject.toml`
+    (`word`, `category`). A picture without a mask file uses its alpha channel, else `segmenter`. A
+    folder of group photos is described by the names of all it shows.
 
     Args:
         specs: descriptions such as `tom:cat=photos/tom` and `tom+rex=photos/together`, or one
             folder of such folders.
         segmenter: a row of `customvideo.subjects.masks.SEGMENTERS`, or any callable like one.
         known_nouns: categories that a subject's bare name may stand for.
+        per_clip: frames of each clip that serve as photos.
 
     Raises:
         SubjectError, PromptError: something about a folder, file or name is unusable.
@@ -172,7 +210,7 @@ def load_subjects(
     groups = read_groups(grouped, [photos.spec.name for photos in found])
     categories = [photos.category(known_nouns) for photos in found]
     subjects = [
-        photos.subject(category, segment)
+        photos.subject(category, segment, per_clip)
         for photos, category in zip(found, categories, strict=True)
     ]
     return share_groups(subjects, groups, segment)
@@ -228,7 +266,7 @@ def _specs_in(folder: Path) -> list[Spec]:
     inside = sorted(
         path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
     )
-    if list_pictures(folder) or not inside:
+    if list_pictures(folder) or list_clips(folder) or not inside:
         raise SubjectError(
             f"'{folder}' should hold one folder per subject; put each subject's pictures into its "
             f"own folder there, or {_SYNTAX}."
@@ -273,19 +311,23 @@ def _settings(folder: Path) -> dict[str, str]:
 def _read(spec: SubjectSpec) -> Photos:
     paths = _pictures(spec)
     files = _mask_files(spec.folder, paths)
-    pictures = tuple(read_picture(path) for path in paths)
+    films = read_films([path for path in paths if path.suffix.lower() not in SUFFIXES], files)
+    stills = [film.still for film in films if film.still is not None]
+    shown = [read_picture(path) for path in paths if path.suffix.lower() in SUFFIXES] + stills
+    pictures = tuple(sorted(shown, key=lambda picture: picture.path))
     masks = tuple(_given(picture, files.get(_stem(picture.path))) for picture in pictures)
-    return Photos(spec, pictures, masks)
+    return Photos(spec, pictures, masks, tuple(film for film in films if film.still is None))
 
 
 def _pictures(spec: SubjectSpec) -> list[Path]:
-    paths = list_pictures(spec.folder)
+    """The files of all pictures and clips."""
+    paths = sorted([*list_pictures(spec.folder), *list_clips(spec.folder)])
     if not paths:
         others = sorted({path.suffix for path in spec.folder.iterdir() if path.is_file()} - {""})
         seen = f" (only {', '.join(others)} files)" if others else ""
         raise SubjectError(
             f"'{spec.folder}' holds no picture of subject '{spec.name}'{seen}; put at least one "
-            f"{', '.join(suffix[1:] for suffix in SUFFIXES)} file there."
+            f"{', '.join(suffix[1:] for suffix in (*SUFFIXES, *KINDS))} file there."
         )
     by_stem: dict[str, Path] = {}
     for path in paths:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SEGMENTERS",
     "Segmenter",
+    "boxed",
     "check_mask",
     "coverage",
     "make_masks",
@@ -153,6 +154,20 @@ def check_mask(
     return np.ascontiguousarray(mask, dtype=np.float32)
 
 
+def boxed(masks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each of the `masks` (…, height, width) as the smallest upright box around it.
+
+    What is half inside counts as inside; a mask without such a place stays empty.
+    """
+    boxes = np.zeros_like(masks)
+    for place in np.ndindex(masks.shape[:-2]):
+        inside = masks[place] >= 0.5
+        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+        if len(rows):
+            boxes[place][rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 1
+    return boxes
+
+
 def coverage(mask: NDArray[np.float32]) -> float:
     """The fraction of the picture a mask (height, width) covers."""
     return float(mask.mean())
@@ -191,8 +206,8 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.float32]) -> NDArray[np.u
 def save_overlays(subjects: Sequence[Subject], directory: Path | str) -> None:
     """Write every mask drawn over its photo, and how much of the photo it covers.
 
-    Writes `<directory>/<name>/<stem>.png` and `<directory>/coverage.json`, which maps name and
-    file to a fraction. Raises StorageError when the place cannot be written.
+    Writes `<directory>/<name>/<stem>.png`, of a clip `<stem>.mp4`, and `<directory>/coverage.json`,
+    which maps name and file to a fraction. Raises StorageError when the place cannot be written.
     """
     fractions: dict[str, dict[str, float]] = {}
     for subject in subjects:
@@ -201,6 +216,8 @@ def save_overlays(subjects: Sequence[Subject], directory: Path | str) -> None:
             path = overlay_path(directory, subject, file)
             write_bytes(path, _png(overlay(image, mask)))
             fractions[subject.name][file] = round(coverage(mask), 4)
+        for clip in subject.clips:
+            clip.drawn().save(overlay_path(directory, subject, clip.file).with_suffix(".mp4"))
     text = json.dumps(fractions, indent=2, sort_keys=True)
     write_text(Path(directory) / "coverage.json", text + "\n")
 

@@ -23,7 +23,7 @@ from customvideo.errors import ConfigError, SubjectError
 from customvideo.subjects.groups import GroupPhoto
 from customvideo.subjects.subject import Subject
 
-__all__ = ["Background", "Scene", "Style", "boxed", "compose", "natural", "on_white"]
+__all__ = ["Background", "Scene", "Shot", "Style", "arrange", "compose", "natural", "on_white"]
 
 Style = Literal["panel", "paste"]
 Background = Literal["keep", "plain", "random"]
@@ -63,25 +63,29 @@ class _Slot:
 
 
 @dataclass(frozen=True, eq=False)
-class _Photo:
-    """A photo: image float32 (height, width, 3) in [0, 255], mask (height, width) in [0, 1]."""
+class Shot:
+    """A photo: image float32 (height, width, 3) in [0, 255], mask (height, width) in [0, 1].
+
+    `extent` is like the mask, of where the subject must find room; the mask itself if None.
+    """
 
     image: Floats
     mask: Floats
+    extent: Floats | None = None
 
     def box(self) -> _Slot:
         """The smallest upright box around the subject."""
-        box = _box(self.mask)
+        box = _box(self.mask if self.extent is None else self.extent)
         assert box is not None, "a subject's mask is never empty"
         return box
 
-    def crop(self, box: _Slot) -> _Photo:
+    def crop(self, box: _Slot) -> Shot:
         rows = slice(box.top, box.top + box.height)
         columns = slice(box.left, box.left + box.width)
-        return _Photo(self.image[rows, columns], self.mask[rows, columns])
+        return Shot(self.image[rows, columns], self.mask[rows, columns])
 
-    def resized(self, height: int, width: int) -> _Photo:
-        return _Photo(_resize(self.image, height, width), _resize(self.mask, height, width))
+    def resized(self, height: int, width: int) -> Shot:
+        return Shot(_resize(self.image, height, width), _resize(self.mask, height, width))
 
 
 def compose(
@@ -110,14 +114,25 @@ def compose(
     """
     if not subjects:
         raise SubjectError("A scene needs at least one subject; add one.")
+    drawn = [_draw_photo(subject, rng) for subject in subjects]
+    scene = arrange([photo for _, photo in drawn], rng, canvas, style, background)
+    return replace(scene, photos=tuple(index for index, _ in drawn))
+
+
+def arrange(
+    shots: Sequence[Shot],
+    rng: np.random.Generator,
+    canvas: tuple[int, int],
+    style: Style,
+    background: Background,
+) -> Scene:
+    """`compose` of these very shots, one a subject; where each lies hangs on `rng` and on the
+    shots' sizes and extents alone."""
     _require_known("style", style, get_args(Style))
     _require_known("background", background, get_args(Background))
-    drawn = [_draw_photo(subject, rng) for subject in subjects]
-    photos = [photo for _, photo in drawn]
-    slots = _draw_slots(len(photos), rng, canvas, even=style == "panel")
+    slots = _draw_slots(len(shots), rng, canvas, even=style == "panel")
     make = _panels if style == "panel" else _pasted
-    scene = make(photos, slots, rng, canvas, background)
-    return replace(scene, photos=tuple(index for index, _ in drawn))
+    return make(shots, slots, rng, canvas, background)
 
 
 def natural(
@@ -136,23 +151,10 @@ def natural(
     if rng.random() < 0.5:
         image, masks = image[:, ::-1], masks[:, ::-1]
     slot = _Slot(0, 0, *canvas)
-    window = _cover(_Photo(image, masks.max(axis=-1)), slot, rng)
-    shown = [_Photo(image, masks[..., index]).crop(window) for index in range(len(subjects))]
+    window = _cover(Shot(image, masks.max(axis=-1)), slot, rng)
+    shown = [Shot(image, masks[..., index]).crop(window) for index in range(len(subjects))]
     small = np.stack([_resize(one.mask, *canvas) for one in shown])
     return Scene(_to_bytes(_resize(shown[0].image, *canvas)), small)
-
-
-def boxed(masks: Floats) -> Floats:
-    """Each of the `masks` (subject, height, width) as the smallest upright box around it.
-
-    What is half inside counts as inside; a mask without such a place stays empty.
-    """
-    boxes = np.zeros_like(masks)
-    for box, mask in zip(boxes, masks, strict=True):
-        found = _box(mask)
-        if found is not None:
-            box[found.top : found.top + found.height, found.left : found.left + found.width] = 1
-    return boxes
 
 
 def on_white(image: NDArray[np.uint8], mask: Floats, side: int, step: int = 1) -> NDArray[np.uint8]:
@@ -161,7 +163,7 @@ def on_white(image: NDArray[np.uint8], mask: Floats, side: int, step: int = 1) -
     The picture is the box around it, its edges soft as a pasted cut-out's, shrunk until no side is
     longer than `side` pixels, and widened with white to multiples of `step`; `side` is one.
     """
-    photo = _Photo(image.astype(np.float32), mask)
+    photo = Shot(image.astype(np.float32), mask)
     box = photo.box()
     scale = min(1.0, side / max(box.height, box.width))
     tall, wide = max(1, round(box.height * scale)), max(1, round(box.width * scale))
@@ -190,13 +192,13 @@ def _require_known(what: str, value: str, known: tuple[str, ...]) -> None:
         raise ConfigError(f"Unknown {what} '{value}' of a scene; choose one of {', '.join(known)}.")
 
 
-def _draw_photo(subject: Subject, rng: np.random.Generator) -> tuple[int, _Photo]:
+def _draw_photo(subject: Subject, rng: np.random.Generator) -> tuple[int, Shot]:
     """One of the subject's photos and which, mirrored half the time together with its mask."""
     index = int(rng.integers(len(subject.images)))
     image, mask = subject.images[index].astype(np.float32), subject.masks[index]
     if rng.random() < 0.5:
         image, mask = image[:, ::-1], mask[:, ::-1]
-    return index, _Photo(np.ascontiguousarray(image), np.ascontiguousarray(mask))
+    return index, Shot(np.ascontiguousarray(image), np.ascontiguousarray(mask))
 
 
 def _draw_slots(
@@ -223,7 +225,7 @@ def _grid_rows(count: int, canvas: tuple[int, int]) -> int:
 
 
 def _panels(
-    photos: Sequence[_Photo],
+    photos: Sequence[Shot],
     slots: Sequence[_Slot],
     rng: np.random.Generator,
     canvas: tuple[int, int],
@@ -247,7 +249,7 @@ def _panels(
     return Scene(_to_bytes(image), masks)
 
 
-def _cover(photo: _Photo, slot: _Slot, rng: np.random.Generator) -> _Slot:
+def _cover(photo: Shot, slot: _Slot, rng: np.random.Generator) -> _Slot:
     """The part of `photo` that fills `slot`: around the subject, in the slot's proportions."""
     height, width = photo.mask.shape
     box = photo.box()
@@ -273,7 +275,7 @@ def _around(subject: tuple[int, int], window: int, limit: int, share: float) -> 
 
 
 def _pasted(
-    photos: Sequence[_Photo],
+    photos: Sequence[Shot],
     slots: Sequence[_Slot],
     rng: np.random.Generator,
     canvas: tuple[int, int],
@@ -299,8 +301,8 @@ def _pasted(
 
 
 def _place(
-    photo: _Photo, slot: _Slot, rng: np.random.Generator, canvas: tuple[int, int]
-) -> tuple[_Photo, _Slot]:
+    photo: Shot, slot: _Slot, rng: np.random.Generator, canvas: tuple[int, int]
+) -> tuple[Shot, _Slot]:
     """A cut-out at the size it will have, and where it goes."""
     box = photo.box()
     fit = min(
@@ -329,7 +331,7 @@ def _within(start: int, length: int, size: int, limit: int, rng: np.random.Gener
     return int(np.clip(round(low + rng.uniform() * slack), 0, limit - size))
 
 
-def _cut_out(photo: _Photo, height: int, width: int) -> _Photo:
+def _cut_out(photo: Shot, height: int, width: int) -> Shot:
     """The subject alone: image multiplied by a mask whose edge lies a little inside and is soft."""
     inner = np.clip((_resize(photo.mask, height, width) - 0.25) / 0.75, 0, 1)
     # A margin of zeros lets the blur fade at the box's sides, which the subject touches.
@@ -338,10 +340,10 @@ def _cut_out(photo: _Photo, height: int, width: int) -> _Photo:
     weight = photo.mask + np.float32(1e-3)
     weighted = _resize(photo.image * weight[..., None], height, width)
     colours = weighted / _resize(weight, height, width)[..., None]
-    return _Photo(np.clip(colours, 0, 255) * alpha[..., None], alpha)
+    return Shot(np.clip(colours, 0, 255) * alpha[..., None], alpha)
 
 
-def _emptied(photo: _Photo, canvas: tuple[int, int]) -> Floats:
+def _emptied(photo: Shot, canvas: tuple[int, int]) -> Floats:
     """The photo's background over the whole canvas, blurred, with the subject filled in."""
     height, width = photo.mask.shape
     unit = min(height / canvas[0], width / canvas[1])

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from customvideo.errors import PromptError, SubjectError
+from customvideo.subjects.clips import Clip
 from customvideo.subjects.groups import GroupPhoto, add_photo
 from customvideo.subjects.masks import check_mask
 from customvideo.subjects.pictures import SHORTEST_SIDE
@@ -33,6 +34,7 @@ class Subject:
         files: one file name per photo, for messages and overlays.
         captions: one text per photo with the word in it, "" for a photo without; or none at all.
         together: photos that show this subject and others, the same objects as those others have.
+        clips: moving pictures of it; some of their frames are among `images`.
 
     Raises:
         PromptError: the name or category is unusable.
@@ -47,6 +49,7 @@ class Subject:
     files: tuple[str, ...]
     captions: tuple[str, ...] = ()
     together: tuple[GroupPhoto, ...] = ()
+    clips: tuple[Clip, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -82,6 +85,10 @@ class Subject:
         for photo in self.together:
             sha.update(repr((*photo.masks, photo.caption)).encode())
             add_photo(sha, photo.image, list(photo.masks.values()))
+        for clip in self.clips:
+            sha.update(repr((clip.frames.shape, clip.fps, clip.caption)).encode())
+            sha.update(clip.frames.data)
+            sha.update(clip.masks.data)
         return sha.hexdigest()
 
     @property

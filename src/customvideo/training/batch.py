@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from customvideo.adapters.adapter import Adapter
+from customvideo.attention.losses import latent_masks
 from customvideo.backbones.base import Backbone
 from customvideo.backbones.noise import Relay
 from customvideo.errors import ConfigError, PromptError
@@ -26,17 +28,30 @@ from customvideo.subjects.subject import Subject
 from customvideo.training.config import TrainerConfig
 from customvideo.training.prior import PriorPool
 
-__all__ = ["Batch", "Batches", "EncodedScene", "Pass", "ScenePool", "WordFinder", "Workshop"]
+if TYPE_CHECKING:
+    from customvideo.training.clips import ClipPool
+
+__all__ = [
+    "Batch",
+    "Batches",
+    "EncodedScene",
+    "Pass",
+    "ScenePool",
+    "WordFinder",
+    "Workshop",
+    "row_rng",
+]
 
 # Streams keep draws apart that share a step and a row.
 _SCENES, _ROWS, _PRIOR, _CLIPS, _HELD_OUT, _LEGS = range(6)
+_TURNS = 7  # 6 is that of `customvideo.training.clips`
 _ENCODED_TOGETHER = 8
 _PROBED = 8
 # Draws that may look for a subject that no scene shows.
 _TRIED = 64
 
 
-def _row_rng(seed: int, stream: int, *index: int) -> np.random.Generator:
+def row_rng(seed: int, stream: int, *index: int) -> np.random.Generator:
     """The random generator of one draw; equal arguments, equal numbers."""
     return np.random.default_rng([seed, stream, *index])
 
@@ -52,7 +67,8 @@ class EncodedScene:
 
     Attributes:
         latents: (channel, frame, height, width), float32.
-        masks: (word, height, width) at latent resolution, area-averaged, in [0, 1].
+        masks: (word, height, width) at latent resolution, area-averaged, in [0, 1]; of a clip
+            (word, frame, height, width).
         present: (word,) bool.
         text: the prompt as the text encoder reads it.
         extra: the example's own arrays, as they were; empty in a prior row.
@@ -78,12 +94,12 @@ class Workshop:
     @property
     def frames(self) -> int:
         """Frames of one of the method's samples."""
-        rng = _row_rng(self.seed, _SCENES, 0)
+        rng = row_rng(self.seed, _SCENES, 0)
         return len(self.method.scenes(self.subjects, rng, self.canvas)[0].frames)
 
     def make(self, stream: int, *index: int) -> list[EncodedScene]:
         """The encoded scenes of one draw of the method."""
-        rng = _row_rng(self.seed, stream, *index)
+        rng = row_rng(self.seed, stream, *index)
         return self.encode(self.method.scenes(self.subjects, rng, self.canvas))
 
     def make_many(self, stream: int, count: int) -> list[EncodedScene]:
@@ -92,7 +108,7 @@ class Workshop:
         for index in range(count):
             if len(examples) >= count:
                 break
-            rng = _row_rng(self.seed, stream, index)
+            rng = row_rng(self.seed, stream, index)
             examples += self.method.scenes(self.subjects, rng, self.canvas)
         return [
             scene
@@ -110,7 +126,7 @@ class Workshop:
             ConfigError: so few scenes cannot show everybody.
         """
         scenes = self.make_many(stream, count)
-        later = (_row_rng(self.seed, stream, index) for index in range(count, count + _TRIED))
+        later = (row_rng(self.seed, stream, index) for index in range(count, count + _TRIED))
         draws = (
             one for rng in later for one in self.method.scenes(self.subjects, rng, self.canvas)
         )
@@ -133,8 +149,11 @@ class Workshop:
         return [self._scene(*pair) for pair in zip(examples, latents, strict=True)]
 
     def _scene(self, example: Example, latents: Tensor) -> EncodedScene:
-        masks = torch.from_numpy(example.masks)[None]
-        small = functional.interpolate(masks, size=tuple(latents.shape[-2:]), mode="area")[0]
+        masks = torch.from_numpy(example.masks)
+        moving = masks.ndim == 4
+        layers = masks if moving else masks[None]
+        small = functional.interpolate(layers, size=tuple(latents.shape[-2:]), mode="area")
+        small = latent_masks(small, latents.shape[1]) if moving else small[0]
         extra = {name: torch.from_numpy(value) for name, value in example.extra.items()}
         return EncodedScene(latents, small, self._present(example), example.prompt.encoded, extra)
 
@@ -227,6 +246,8 @@ class Batches:
 
     Where several networks take the noise away in turn (`Relay`), all times of a step are on the leg
     of one of them, and each has its turn as often as the others.
+
+    Where there are clips, each row is one with the chance `clip_share`.
     """
 
     def __init__(
@@ -235,27 +256,33 @@ class Batches:
         words: WordFinder,
         prior: PriorPool | None,
         config: TrainerConfig,
+        clips: ClipPool | None = None,
     ) -> None:
         self._pool = pool
         self._words = words
         self._prior = prior
         self._config = config
+        self._clips = clips
         self._noise = pool.workshop.backbone.noise
 
     def passes(self, step: int, micro: int, of: int | None = None) -> list[Pass]:
         """The forwards of accumulation index `micro` of `step`, which has `of` of them in all
         processes together; without it, this process is alone.
 
-        Prior pictures join the scenes when their latents have the same size, else they get a
-        forward of their own; a prior clip always does, once a step and with full weight.
+        Prior pictures join the scenes when their latents have the same size and no row is a clip,
+        else they get a forward of their own. So does every clip, with the share of its row, and a
+        prior clip, once a step and with full weight.
         """
-        size = self._config.batch_size
-        scenes = [self._instance_row(step, micro * size + row) for row in range(size)]
+        size, whole = self._config.batch_size, 1 / (of or self._config.accumulation)
+        rows = range(micro * size, (micro + 1) * size)
+        moving = [row for row in rows if self._is_clip(step, row)]
+        scenes = [self._instance_row(step, row) for row in rows if row not in moving]
         pictures = self._prior_rows(step, micro)
-        together = pictures and pictures[0].noise.shape == scenes[0].noise.shape
-        parts = [scenes + pictures] if together else [scenes, pictures]
-        share = 1 / (of or self._config.accumulation)
-        passes = [Pass(self._batch(part), share) for part in parts if part]
+        together = pictures and not moving and pictures[0].noise.shape == scenes[0].noise.shape
+        parts = [(scenes + pictures, 1.0)] if together else [(scenes, len(scenes) / size)]
+        parts += [] if together else [(pictures, 1.0)]
+        passes = [Pass(self._batch(part), share * whole) for part, share in parts if part]
+        passes += [Pass(self._batch([self._clip_row(step, row)]), whole / size) for row in moving]
         if micro == 0 and self._prior is not None and self._prior.clips_at(step):
             passes.append(Pass(self._batch([self._prior_row(_CLIPS, step, clip=True)]), 1.0))
         return passes
@@ -268,7 +295,7 @@ class Batches:
         """
         workshop, count = self._pool.workshop, self._config.held_out
         rows = [
-            self._row(scene, _row_rng(self._config.seed, _HELD_OUT, count, index), prior=False)
+            self._row(scene, row_rng(self._config.seed, _HELD_OUT, count, index), prior=False)
             for index, scene in enumerate(workshop.make_many(_HELD_OUT, count))
         ]
         legs: dict[int, list[_Row]] = {}
@@ -278,8 +305,19 @@ class Batches:
         return [Pass(self._batch(found), len(found) / count) for found in legs.values()]
 
     def _instance_row(self, step: int, row: int) -> _Row:
-        rng = _row_rng(self._config.seed, _ROWS, step, row)
+        rng = row_rng(self._config.seed, _ROWS, step, row)
         return self._row(self._pool.pick(rng, step, row), rng, prior=False, step=step)
+
+    def _is_clip(self, step: int, row: int) -> bool:
+        if self._clips is None:
+            return False
+        turn = row_rng(self._config.seed, _TURNS, step, row).random()
+        return bool(turn < self._config.clip_share)
+
+    def _clip_row(self, step: int, row: int) -> _Row:
+        assert self._clips is not None
+        rng = row_rng(self._config.seed, _ROWS, step, row)
+        return self._row(self._clips.pick(rng, step, row), rng, prior=False, step=step)
 
     def _prior_rows(self, step: int, micro: int) -> list[_Row]:
         if self._prior is None:
@@ -289,7 +327,7 @@ class Batches:
 
     def _prior_row(self, stream: int, step: int, *index: int, clip: bool = False) -> _Row:
         assert self._prior is not None
-        rng = _row_rng(self._config.seed, stream, step, *index)
+        rng = row_rng(self._config.seed, stream, step, *index)
         text, latents = self._prior.draw(rng, clip=clip)
         words = len(self._pool.workshop.subjects)
         masks = torch.zeros(words, *latents.shape[-2:])
@@ -310,7 +348,7 @@ class Batches:
     def _leg(self, step: int, legs: int) -> int:
         """The leg that `step` trains: every `legs` steps each of them once, in random order."""
         turn, place = divmod(step, legs)
-        return int(_row_rng(self._config.seed, _LEGS, turn).permutation(legs)[place])
+        return int(row_rng(self._config.seed, _LEGS, turn).permutation(legs)[place])
 
     def _batch(self, rows: Sequence[_Row]) -> Batch:
         scenes = [row.scene for row in rows]

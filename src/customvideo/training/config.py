@@ -9,7 +9,7 @@ from pydantic import Field
 from customvideo.attention.site import FEWEST_CELLS
 from customvideo.settings import FROM_LIST, LARGEST_SEED, Settings
 
-__all__ = ["FREE_ON_RESUME", "Precision", "TrainerConfig"]
+__all__ = ["FREE_ON_RESUME", "OF_CLIPS", "Precision", "TrainerConfig"]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Side = Annotated[int, Field(ge=8)]
@@ -53,6 +53,11 @@ class TrainerConfig(Settings):
     pool: int = Field(default=64, ge=0)
     """Scenes composed and encoded once and drawn from afterwards, with fresh noise and time at
     each use; 0 composes and encodes anew for every row."""
+    clip_share: float = Field(default=0.25, ge=0, le=1)
+    """Share of the rows that are clips, where subjects have any and the method takes them."""
+    clip_frames: Annotated[int, Field(ge=2)] | None = None
+    """Frames of a training clip; as many as the backbone makes and the longest clip has if
+    absent."""
     least_cells: float = Field(default=FEWEST_CELLS, ge=0)
     """Fewest cells of the finest watched attention grid that each subject's mask must cover; 0
     trains whatever it covers."""
@@ -80,3 +85,5 @@ FREE_ON_RESUME = frozenset(
     }
 )
 """Settings that may change when a run is resumed: none of them moves its trajectory."""
+OF_CLIPS = frozenset({"clip_share", "clip_frames"})
+"""Settings that say nothing of a run without clips."""

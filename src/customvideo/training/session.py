@@ -42,12 +42,14 @@ __all__ = ["Session", "Task", "build_accelerator", "resolve_precision"]
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is trained: the model, the method's adapter for it, and where the losses look."""
+    """What is trained: the model, the method's adapter for it, and where the losses look, in
+    pictures and in clips."""
 
     backbone: Backbone
     method: Method
     adapter: Adapter
     sites: Sequence[AttentionSite]
+    clip_sites: Sequence[AttentionSite] = ()
 
 
 class Session:
@@ -190,7 +192,8 @@ class Session:
         """A tape over the method's sites that `batch` comes by, if there are any and a row of it
         has words to find."""
         method, backbone = self.task.method, self.task.backbone
-        sites = reached(backbone.noise, self.task.sites, batch.times)
+        sites = self.task.clip_sites if batch.moving else self.task.sites
+        sites = reached(backbone.noise, sites, batch.times)
         if not sites or bool(batch.prior.all()):
             yield None
             return

@@ -39,7 +39,8 @@ from customvideo.training.checkpoint import (
     newest_valid,
     prune,
 )
-from customvideo.training.config import FREE_ON_RESUME, TrainerConfig
+from customvideo.training.clips import clip_pool
+from customvideo.training.config import FREE_ON_RESUME, OF_CLIPS, TrainerConfig
 from customvideo.training.interrupt import Interrupted, StopRequest, catch_signals
 from customvideo.training.prior import PriorPool, build_prior
 from customvideo.training.progress import LossLog, ProgressView, StepReport
@@ -152,13 +153,18 @@ class Trainer:
             self.say(f"attention control at\n{describe(sites)}")
             words, least = [subject.word for subject in subjects], self.config.least_cells
             require_visible(sites, words, pool.mean_masks, least)
-        batches = Batches(pool, WordFinder(backbone, adapter), prior, self.config)
+        clips = clip_pool(workshop, self.config)
+        batches = Batches(pool, WordFinder(backbone, adapter), prior, self.config, clips)
         if (ranks := Ranks.found()).count > 1:
             self.say(f"training in {ranks.count} processes, {self._rows} rows a step")
         if self.config.tracker != "none":
             assert self.out is not None, "a tracker without a folder was let pass"
             start_tracking(accelerator, self.config, self.out)
-        return Session(Task(backbone, method, adapter, sites), batches, self.config, accelerator)
+        clip_sites = method.watches(backbone, clips.shape.frames, *canvas) if clips else []
+        if clips is not None:
+            self.say(f"{self.config.clip_share:.0%} of the rows are clips of {clips.shape}")
+        task = Task(backbone, method, adapter, sites, clip_sites)
+        return Session(task, batches, self.config, accelerator)
 
     def _prior(
         self, backbone: Backbone, plan: PriorPlan | None, canvas: tuple[int, int]
@@ -195,7 +201,9 @@ class Trainer:
         self, backbone: Backbone, method: Method, subjects: Sequence[Subject]
     ) -> dict[str, Any]:
         """All that moves a run's trajectory, as nested dicts of plain values."""
-        settings = self.config.model_dump(mode="json", exclude=set(FREE_ON_RESUME))
+        moving = any(subject.clips for subject in subjects)
+        unsaid = FREE_ON_RESUME if moving else FREE_ON_RESUME | OF_CLIPS
+        settings = self.config.model_dump(mode="json", exclude=set(unsaid))
         settings["precision"] = resolve_precision(self.config, backbone)
         settings["canvas"] = list(self.config.canvas or backbone.size)
         options = method.config.model_dump(mode="json")
