@@ -49,7 +49,7 @@ FORMAT = 1
 PROJECTS, SUBJECTS, ADAPTERS = "projects", "subjects", "adapters"
 VIDEOS, JOBS, TRASH = "videos", "jobs", "trash"
 
-_ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*-[0-9a-f]{8}")
 _LONGEST_ID, _LONGEST_SLUG, _LONGEST_NAME = 64, 40, 80
 _PART = re.compile(r"[A-Za-z0-9._-]*[A-Za-z0-9_-]")
 """A part of a path: nothing that a shell, another system or a browser reads its own way."""
