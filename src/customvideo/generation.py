@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -26,6 +26,7 @@ from customvideo.adapters.together import Learned, Together
 from customvideo.backbones.base import Backbone, guided_inside
 from customvideo.backbones.sampling import Predictor, denoise
 from customvideo.errors import ConfigError
+from customvideo.methods.layout import Box, check_layout
 from customvideo.methods.recording import Recorder, Regions
 from customvideo.methods.rendering import Rendering, renderer
 from customvideo.settings import LARGEST_SEED, Settings
@@ -87,6 +88,7 @@ def generate(
     *,
     seed: int = 0,
     options: SamplingConfig | None = None,
+    layout: Mapping[str, Box] | None = None,
 ) -> Video: ...
 @overload
 def generate(
@@ -96,6 +98,7 @@ def generate(
     *,
     seed: int | Sequence[int] = 0,
     options: SamplingConfig | None = None,
+    layout: Mapping[str, Box] | None = None,
 ) -> Video | list[Video]: ...
 def generate(
     backbone: Backbone,
@@ -104,6 +107,7 @@ def generate(
     *,
     seed: int | Sequence[int] = 0,
     options: SamplingConfig | None = None,
+    layout: Mapping[str, Box] | None = None,
 ) -> Video | list[Video]:
     """Draw one video, or one for each of several prompts or seeds.
 
@@ -111,8 +115,13 @@ def generate(
     prompts, one prompt all seeds; a sequence of either gives a list. The adapter, or each of
     several, is attached meanwhile and off afterwards.
 
+    `layout` gives learned words boxes (left, top, right, bottom, shares of the picture) outside of
+    which they are not read; then `regions` has no part. Of methods that render in their own way it
+    changes nothing.
+
     Raises:
-        ConfigError: as many prompts as seeds are needed, or a seed is none or out of range.
+        ConfigError: as many prompts as seeds are needed, a seed is none or out of range, or a box
+            cannot be used.
         BackboneError: the model cannot make this size.
         AdapterError: an adapter was made for another backbone, or two have the same word.
     Warns:
@@ -123,6 +132,7 @@ def generate(
     lines, seeds = _paired(prompt, seed)
     options = options or SamplingConfig()
     learned = _learned(adapter)
+    regions = _regions(learned, options, layout)
     with _attached(backbone, learned, options):
         prompts = [learned.prompt(text) if learned else Prompt(text) for text in lines]
         for asked in dict.fromkeys(prompts):
@@ -131,7 +141,7 @@ def generate(
         for start in range(0, len(prompts), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
             wanted = _rendering(backbone, prompts[rows], seeds[rows], options)
-            videos += _render(backbone, wanted, learned, _regions(options))
+            videos += _render(backbone, wanted, learned, regions)
     return videos[0] if single else videos
 
 
@@ -155,6 +165,7 @@ def generate_with_attention(
     *,
     seed: int = 0,
     options: SamplingConfig | None = None,
+    layout: Mapping[str, Box] | None = None,
 ) -> tuple[Video, dict[str, NDArray[np.float32]]]:
     """Draw the video that `generate` draws, and say where each learned word was looked at.
 
@@ -168,18 +179,19 @@ def generate_with_attention(
     """
     learned = _learned(adapter)
     if learned is None or not learned.words:
-        return generate(backbone, adapter, prompt, seed=seed, options=options), {}
+        return generate(backbone, adapter, prompt, seed=seed, options=options, layout=layout), {}
     if isinstance(learned, Adapter) and renderer(learned) is not None:
         raise ConfigError(
             f"The method '{learned.header.method}' renders in its own way, of which no attention "
             "is recorded; generate without it."
         )
     options, seed = options or SamplingConfig(), check_seed(seed)
+    regions = _regions(learned, options, layout)
     with _attached(backbone, learned, options):
         asked = learned.prompt(prompt)
         _warn(backbone, asked)
         wanted = _rendering(backbone, [asked], [seed], options)
-        recorder = Recorder(backbone, learned, wanted, _regions(options))
+        recorder = Recorder(backbone, learned, wanted, regions)
         video = wanted.videos(backbone, _draw(recorder, backbone, wanted))[0]
     maps = recorder.average()[0].cpu().numpy()
     mentioned = {word.name for word in asked.mentioned}
@@ -203,7 +215,12 @@ def _render(
     return wanted.videos(backbone, _draw(predictor, backbone, wanted))
 
 
-def _regions(options: SamplingConfig) -> Regions | None:
+def _regions(
+    learned: Learned | None, options: SamplingConfig, layout: Mapping[str, Box] | None
+) -> Regions | None:
+    if layout:
+        check_layout(layout, () if learned is None else learned.words)
+        return Regions(layout=layout)
     if options.regions == "off":
         return None
     return Regions(alike=options.regions == "alike", begin=options.regions_begin)

@@ -177,10 +177,7 @@ def test_subjects_in_order(shelf: Shelf) -> None:
 
 def test_doubts_in_words() -> None:
     image, mask = blob(height=200, width=200, colour=(10, 10, 10))
-    assert "very dark" in photo_doubts(image, mask)[0]
-    assert photo_doubts(*blob(height=200, width=200)) == ()
-    assert "cut off at the left" in photo_doubts(*blob(200, 200, centre=(0.5, 0.1)))[0]
+    assert any("subject is dark" in text for text in photo_doubts(image, mask))
+    image, mask = blob(200, 200, centre=(0.5, 0.1))
+    assert any(text.startswith("Cut off at the left") for text in photo_doubts(image, mask))
     assert photo_doubts(image, None) == (NO_MASK,)
-    tiny = np.zeros((200, 200), np.float32)
-    tiny[90:100, 90:100] = 1
-    assert "small" in photo_doubts(np.full((200, 200, 3), 128, np.uint8), tiny)[0]

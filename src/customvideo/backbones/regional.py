@@ -1,7 +1,7 @@
 """Places of a picture that read texts of their own, where a network reads text at all.
 
 Which places and which texts is the callers' business: DisenStudio has columns, and what keeps alike
-subjects apart follows the words' own attention.
+subjects apart follows the words' own attention, and people draw boxes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def require_regional(backbone: Backbone, sites: Sequence[AttentionSite]) -> None
     if not hasattr(backbone, "site_states") or any(site.kind != "cross" for site in sites):
         raise ConfigError(
             f"In '{backbone.name}' no part of a picture can read a text of its own; set "
-            "sampling.regions=off, or choose another backbone."
+            "sampling.regions=off and draw no boxes, or choose another backbone."
         )
 
 

@@ -8,9 +8,9 @@ backbone in the sampler; what is trained does not know of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from customvideo.backbones.base import Backbone, TextStates, guided_inside
 from customvideo.backbones.noise import Noise, reached
 from customvideo.backbones.regional import regional, require_regional
 from customvideo.methods.base import class_columns
+from customvideo.methods.layout import Box, Boxes
 from customvideo.methods.rendering import Rendering
 from customvideo.subjects.prompt import LearnedWord, Prompt
 
@@ -39,10 +40,12 @@ class Regions:
     Attributes:
         alike: only words of one category keep clear of each other, or else all.
         begin: share of the steps before, in which the picture is laid out.
+        layout: word's name -> the box that it keeps to. Where there are boxes they decide alone.
     """
 
     alike: bool = True
     begin: float = 0.2
+    layout: Mapping[str, Box] = field(default_factory=dict)
 
 
 class Recorder:
@@ -65,7 +68,11 @@ class Recorder:
         self._sums: dict[tuple[str, ...], list[Tensor]] = {}
         self._steps = 0
         self._places: _Places | None = None
-        if regions is not None and (told := _told_apart(wanted.prompts, adapter.words, regions)):
+        self._boxes: Boxes | None = None
+        if regions is not None and regions.layout:
+            given = (regions.layout, adapter.words, wanted.prompts, self._all_sites)
+            self._boxes = Boxes(backbone, *given)
+        elif regions is not None and (told := _told_apart(wanted.prompts, adapter.words, regions)):
             require_regional(backbone, self._all_sites)
             first = round(regions.begin * wanted.steps)
             self._places = _Places(backbone, told, wanted.prompts, self._words, max(first, 1))
@@ -73,7 +80,7 @@ class Recorder:
     @property
     def apart(self) -> bool:
         """Whether any word keeps to its own place."""
-        return self._places is not None
+        return self._places is not None or self._boxes is not None
 
     @property
     def noise(self) -> Noise:
@@ -104,7 +111,8 @@ class Recorder:
     def average(self) -> Tensor:
         """Mean over steps and sites, (row, word, frame, height, width) on the finest grid."""
         totals = [_together(total) for total in self._sums.values()]
-        return torch.stack(totals).sum(dim=0) / self._steps
+        found = torch.stack(totals).sum(dim=0) / self._steps
+        return found if self._boxes is None else self._boxes.limit(found)
 
     @contextmanager
     def _recording(self, times: Tensor, halves: int) -> Iterator[None]:
@@ -116,6 +124,8 @@ class Recorder:
         with watch(self.backbone.denoiser, sites, asked, real) as tape, ExitStack() as apart:
             if self._places is not None:
                 apart.enter_context(self._places.reading(self._all_sites, self._steps, tape))
+            if self._boxes is not None:
+                apart.enter_context(self._boxes.reading(tape.paused))
             yield
             maps = [found[-rows:] for found in tape.maps().values()]
         if self._places is not None:

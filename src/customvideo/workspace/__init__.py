@@ -15,7 +15,8 @@ limits (`decoding`). No web framework is known here, and importing it loads no t
 from __future__ import annotations
 
 from customvideo.workspace.estimates import Estimate, estimate
-from customvideo.workspace.prompts import PromptCheck, check_prompt
+from customvideo.workspace.example import example_project
+from customvideo.workspace.prompts import PromptCheck, check_prompt, complete
 from customvideo.workspace.records import (
     AdapterEntry,
     Added,
@@ -55,5 +56,7 @@ __all__ = [
     "VideoEntry",
     "Workspace",
     "check_prompt",
+    "complete",
     "estimate",
+    "example_project",
 ]

@@ -112,7 +112,7 @@ class _Models:
             adapter.check_fits(backbone)
         others = [self._file(one) for one in self._request.adapters if one]
         like = path or (others[0] if others else None)
-        options = sampling_for(like, backbone, _sampling(self._request, adapter))
+        options = sampling_for(like, backbone, _sampling(self._request))
         label = self._work.workspace.library.adapter(id).name if id else _BASE
         return _Model(label, backbone, adapter, options)
 
@@ -154,7 +154,7 @@ class _Models:
         return inside(self._work.workspace.root, ADAPTERS, id, ADAPTER)
 
 
-def _sampling(request: GenerateRequest, adapter: Adapter | None) -> dict[str, Any]:
+def _sampling(request: GenerateRequest) -> dict[str, Any]:
     """The request's settings as keys of `SamplingConfig`; what it leaves open is left out."""
     given: dict[str, Any] = {
         "num_steps": request.steps,
@@ -167,9 +167,6 @@ def _sampling(request: GenerateRequest, adapter: Adapter | None) -> dict[str, An
         "width": request.width,
         "negative": request.negative or None,
     }
-    if adapter is not None and request.layout:
-        known = {word.name for word in adapter.words}
-        given["layout"] = {name: box for name, box in request.layout.items() if name in known}
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -179,7 +176,7 @@ def _draw_one(work: Work, request: GenerateRequest, shot: _Shot, model: _Model) 
     text = shot.prompt
     if model.adapter is None:
         text = Prompt(text, _Models(work, request).words()).plain
-    video, maps = _drawn(model, text, shot.seed, attention=request.attention)
+    video, maps = _drawn(model, text, shot.seed, request)
     from customvideo.attention.draw import draw_words
     from customvideo.runs.making import watchable_scale
 
@@ -208,16 +205,16 @@ def _draw_one(work: Work, request: GenerateRequest, shot: _Shot, model: _Model) 
 
 
 def _drawn(
-    model: _Model, text: str, seed: int, *, attention: bool
+    model: _Model, text: str, seed: int, request: GenerateRequest
 ) -> tuple[Video, dict[str, NDArray[Any]]]:
     from customvideo.generation import generate, generate_with_attention
 
-    if not attention or model.adapter is None:
-        how: dict[str, Any] = {"seed": seed, "options": model.options}
-        return generate(model.backbone, model.adapter, text, **how), {}
-    return generate_with_attention(
-        model.backbone, model.adapter, text, seed=seed, options=model.options
-    )
+    known = () if model.adapter is None else [word.name for word in model.adapter.words]
+    layout = {name: box for name, box in request.layout.items() if name in known}
+    how: dict[str, Any] = {"seed": seed, "options": model.options, "layout": layout}
+    if request.attention and model.adapter is not None:
+        return generate_with_attention(model.backbone, model.adapter, text, **how)
+    return generate(model.backbone, model.adapter, text, **how), {}
 
 
 def _settings(work: Work, shot: _Shot) -> Path:
