@@ -76,10 +76,10 @@ def test_attention_ends_at_the_box(backbone: Backbone, adapter: Adapter) -> None
 def test_a_box_around_everything_changes_nothing(backbone: Backbone, adapter: Adapter) -> None:
     plain = generate(backbone, adapter, PROMPT, options=SHORT)
     boxed = generate(backbone, adapter, PROMPT, options=SHORT, layout={"tom": ALL, "rex": ALL})
-    unmentioned = generate(backbone, adapter, "a dog", options=SHORT, layout={"tom": LEFT})
+    unmentioned = generate(backbone, adapter, "a <rex> dog", options=SHORT, layout={"tom": LEFT})
     assert np.array_equal(plain.frames, boxed.frames)
     assert np.array_equal(
-        unmentioned.frames, generate(backbone, adapter, "a dog", options=SHORT).frames
+        unmentioned.frames, generate(backbone, adapter, "a <rex> dog", options=SHORT).frames
     )
 
 

@@ -25,6 +25,7 @@ from customvideo.cli.batch import batch
 from customvideo.cli.bench import bench
 from customvideo.cli.doctor import doctor
 from customvideo.cli.flags import MENDABLE, Device, Sets, say
+from customvideo.cli.jobs import jobs
 from customvideo.cli.merging import add, merge, remove
 from customvideo.cli.preparing import prepare
 from customvideo.cli.study import study
@@ -316,6 +317,7 @@ app.command(short_help="Say what is there and what is not.")(doctor)
 app.command(short_help="Make one adapter of several.")(merge)
 app.command(short_help="Learn more subjects on top of an adapter.")(add)
 app.command(short_help="Take a subject out of an adapter.")(remove)
+app.command(short_help="What a studio's jobs are doing.")(jobs)
 
 
 def main() -> None:
