@@ -368,10 +368,6 @@ def _describe(job: Job, out: Path) -> None:
     save_overlays(job.subjects, out / MASKS)
 
 
-def _photos(count: int) -> str:
-    return f"{count} photo{'' if count == 1 else 's'}"
-
-
 def _write_report(job: Job, out: Path, adapter: Adapter) -> None:
     title = f"{' and '.join(word.word for word in adapter.words)}, learned"
     previews = sorted((out / PREVIEWS).glob("*.mp4"))
