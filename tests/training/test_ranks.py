@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from customvideo.errors import ConfigError
 from customvideo.training.ranks import Ranks
-from tests.surroundings import run_cli, sets, write_pair
+from tests.surroundings import run_cli, sets, train, write_pair
+from tests.tiny_wan import build_tiny_wan
 
 HOME = Path(__file__).parents[2]
 TOLERANCE = 1e-5
@@ -117,6 +118,29 @@ def test_an_error_is_said_once_and_ends_all(tmp_path: Path, tiny_zeroscope: Path
     )
     assert ended.returncode == 2 and ended.stderr.count("nobody") == 1, ended.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_base_model_that_is_shared_out_trains_the_same(tmp_path: Path) -> None:
+    """Asserted block by block in the program: each parameter is a DTensor then."""
+    wan = build_tiny_wan(tmp_path / "wan")
+    size = {"canvas": "[32, 32]", "sampling.height": "32", "sampling.width": "32"}
+    asked = [*write_pair(tmp_path), "--backbone", str(wan), "--device", "cpu"]
+    quick = FAST | size | {"least_cells": "0", "sampling.frames": "5"}
+    shared = sets(**quick, batch_size="1", shard="true")
+    there = alone(tmp_path, "train", *asked, "--out", "two", *shared, "--processes", "2")
+    assert there.returncode == 0, there.stderr
+    assert "blocks are shared out over 2 processes" in there.stderr
+    here = alone(tmp_path, "train", *asked, "--out", "one", *sets(**quick, batch_size="2"))
+    assert here.returncode == 0, here.stderr
+    one, two = (load_file(tmp_path / run / "adapter.safetensors") for run in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_one_process_has_nobody_to_share_with(tmp_path: Path, tiny_zeroscope: Path) -> None:
+    pair = write_pair(tmp_path)
+    refused = train(tmp_path / "out", pair, tiny_zeroscope, "--set", "shard=true")
+    assert refused.exit_code == 2 and "nobody to share the base model with" in refused.output
 
 
 def _losses(run: Path) -> list[float]:

@@ -46,6 +46,9 @@ class TrainerConfig(Settings):
     text_encoder: Literal["device", "host"] = "device"
     """Where the text encoders are while training: beside the denoiser, or in main memory, where
     they are slow. With words learned at their output (`word_space`) each prompt is encoded once."""
+    shard: bool = False
+    """Of several processes: each keeps a part of the frozen base model and borrows the rest, block
+    by block; slower, for cards that the whole does not fit. Diffusion transformers only."""
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Fixes every draw: row r of step s depends on (seed, s, r) and on nothing before it."""
     canvas: Annotated[tuple[Side, Side], FROM_LIST] | None = None
@@ -81,7 +84,7 @@ class TrainerConfig(Settings):
 FREE_ON_RESUME = frozenset(
     {
         *("steps", "checkpoint_every", "keep_checkpoints", "preview_every", "tracker"),
-        *("prior_cache", "least_cells", "text_encoder"),
+        *("prior_cache", "least_cells", "text_encoder", "shard"),
     }
 )
 """Settings that may change when a run is resumed: none of them moves its trajectory."""

@@ -43,6 +43,8 @@ class Ranks:
 
     count: int = 1
     index: int = 0
+    lockstep: bool = False
+    """Whether all must run the same forwards in the same order, since they share the base."""
 
     @classmethod
     def found(cls) -> Ranks:
@@ -81,11 +83,15 @@ class Ranks:
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is set in any process."""
+        return bool(self.most(int(flag), device))
+
+    def most(self, number: int, device: torch.device) -> int:
+        """The largest of all processes' numbers."""
         if self.count == 1:
-            return flag
-        told = torch.tensor(int(flag), device=device)
+            return number
+        told = torch.tensor(number, device=device)
         dist.all_reduce(told, dist.ReduceOp.MAX)
-        return bool(told)
+        return int(told)
 
     def total(self, values: Mapping[str, float], device: torch.device) -> dict[str, float]:
         """The sums of named numbers over all processes, which may not all know each name."""

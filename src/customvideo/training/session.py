@@ -65,7 +65,7 @@ class Session:
         self._accelerator = accelerator
         self._device = task.backbone.device
         task.adapter.to(self._device)
-        self.ranks = Ranks.found()
+        self.ranks = replace(Ranks.found(), lockstep=config.shard)
         self.ranks.require_equal(task.adapter.parameters())
         self._inner = build_optimizer(task.adapter, config)
         learner = Learner(task.backbone, task.method, task.adapter)
@@ -96,7 +96,7 @@ class Session:
         everywhere = self._config.accumulation * self.ranks.count
         with gauged() as gauge:
             for micro in range(self.ranks.index, everywhere, self.ranks.count):
-                for part in self._batches.passes(step, micro, everywhere):
+                for part in self._passes(step, micro, everywhere):
                     for name, value in self._backward(part, stage).items():
                         totals[name] += value * part.share
         here = {name: float(value) for name, value in totals.items()}
@@ -172,6 +172,15 @@ class Session:
     def _held_out(self) -> list[Pass]:
         parts = self._batches.held_out()
         return [replace(part, batch=part.batch.to(self._device)) for part in parts]
+
+    def _passes(self, step: int, micro: int, of: int) -> list[Pass]:
+        """The forwards of one of this process's turns; as many in every process where they share
+        the base, some of them for the others' sake alone."""
+        passes = self._batches.passes(step, micro, of)
+        if self.ranks.lockstep:
+            lacking = self.ranks.most(len(passes), self._device) - len(passes)
+            passes += [replace(passes[-1], share=0.0)] * lacking
+        return passes
 
     def _backward(self, part: Pass, stage: Stage) -> dict[str, Tensor]:
         """Add the gradients of one pass, and return its loss parts."""

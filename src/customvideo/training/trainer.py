@@ -46,6 +46,7 @@ from customvideo.training.prior import PriorPool, build_prior
 from customvideo.training.progress import LossLog, ProgressView, StepReport
 from customvideo.training.ranks import Ranks, asked_processes
 from customvideo.training.session import Session, Task, build_accelerator, resolve_precision
+from customvideo.training.sharding import shard_base
 from customvideo.training.stages import Schedule
 from customvideo.training.tracking import start_tracking
 
@@ -157,6 +158,8 @@ class Trainer:
         batches = Batches(pool, WordFinder(backbone, adapter), prior, self.config, clips)
         if (ranks := Ranks.found()).count > 1:
             self.say(f"training in {ranks.count} processes, {self._rows} rows a step")
+        if self.config.shard:
+            self._share_out(backbone, ranks)
         if self.config.tracker != "none":
             assert self.out is not None, "a tracker without a folder was let pass"
             start_tracking(accelerator, self.config, self.out)
@@ -173,6 +176,15 @@ class Trainer:
             return None
         cache = Path(self.config.prior_cache).expanduser() if self.config.prior_cache else None
         return build_prior(backbone, plan, canvas, cache=cache, notify=self.say)
+
+    def _share_out(self, backbone: Backbone, ranks: Ranks) -> None:
+        if self.config.preview_every:
+            raise ConfigError(
+                "A preview is drawn by one process, and with shard=true none has the whole base "
+                "model; set preview_every=0."
+            )
+        blocks = shard_base(backbone, ranks)
+        self.say(f"the base model's {blocks} blocks are shared out over {ranks.count} processes")
 
     def _find(self, identity: dict[str, Any]) -> Checkpoint | None:
         """The checkpoint to resume from, or None, said aloud, if there is none."""
@@ -290,12 +302,13 @@ class _Run:
         folder = self._trainer.checkpoints
         if folder is None:
             return
-        if not self._session.ranks.main:
+        ranks = self._session.ranks
+        score = self._session.score() if ranks.main or ranks.lockstep else None
+        if not ranks.main:
             # What the main process writes is theirs, too; they go on when it is written.
             self._owns_folder = True
-            self._session.ranks.wait()
+            ranks.wait()
             return
-        score = self._session.score()
         self._log.write()
         latest = self._session.save(folder, {"identity": self._identity, "score": score})
         if not self._owns_folder:
@@ -303,7 +316,7 @@ class _Run:
             clear(folder, keep=latest)
             self._owns_folder = True
         prune(folder, self._config.keep_checkpoints, latest, score)
-        self._session.ranks.wait()
+        ranks.wait()
 
     def _show_preview(self) -> None:
         assert self._trainer.preview is not None
