@@ -37,6 +37,7 @@ FLAGS = {
     "merge": "out how rename captions report backbone device",
     "add": "to out replay set backbone seed segmenter resume device",
     "remove": "from out",
+    "jobs": "pause resume stop log",
     "toybox pretrain": "work export set edition device",
     "toybox studio": "out",
     "toybox sheet": "out count seed",

@@ -30,7 +30,6 @@ __all__ = [
     "read_drawing",
     "read_mask",
     "read_picture",
-    "shrunk",
 ]
 
 Pixels = TypeVar("Pixels", NDArray[np.uint8], NDArray[np.float32])
@@ -122,11 +121,6 @@ def read_drawing(path: Path) -> NDArray[np.float32]:
         SubjectError: the file is no picture or is damaged.
     """
     return _shrink(_weights(path))
-
-
-def shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pixels (height, width, 3) at most 1024 on the long side, as photos are read."""
-    return np.ascontiguousarray(_shrink(image))
 
 
 def _weights(path: Path) -> NDArray[np.float32]:

@@ -27,8 +27,8 @@ MEMORY = 3 * 2**30
 """Bytes of address space, of which the libraries alone take a third."""
 _SECONDS = 20
 """Of the processor, a file."""
-_LOOKED_AT = 8
-"""Frames of a part of a clip that are compared."""
+_CLIP_SECONDS, _CLIP_RATE = 20.0, 6.0
+"""How much of a clip is looked at, and how many frames a second of it."""
 _LARGEST_FILE = 512 * 2**20
 _FILES = 64
 
@@ -98,19 +98,16 @@ def _painted(path: Path) -> Any:
 
 
 def _clip(path: Path, count: int) -> Iterator[_Pixels]:
-    """`count` frames of a clip, the sharpest of as many equal parts."""
+    """Up to `count` frames of a clip, sharp ones that differ most."""
     import numpy as np
 
-    from customvideo.subjects.inspection import look
-    from customvideo.subjects.pictures import shrunk
-    from customvideo.video import Video
+    from customvideo.reels import Limits, read_clip
+    from customvideo.subjects.picking import pick_frames
 
-    video = Video.load(path)
-    parts = np.array_split(np.arange(len(video)), min(count, len(video)))
-    for index, part in enumerate(parts):
-        frames = [shrunk(video.frames[place]) for place in part[:: max(1, len(part) // _LOOKED_AT)]]
-        best = max(frames, key=lambda frame: look(frame).sharpness)
-        yield _Pixels(index, {"rgb": best}, lossy=True)
+    limits = Limits(seconds=_CLIP_SECONDS, fps=_CLIP_RATE, pixels=LARGEST_PIXELS)
+    frames = read_clip(path, limits).video.frames
+    for index in pick_frames(frames, count, np.ones(len(frames), np.bool_)):
+        yield _Pixels(index, {"rgb": frames[index]}, lossy=True)
 
 
 def _set_limits() -> None:

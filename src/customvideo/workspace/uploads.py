@@ -31,6 +31,7 @@ MOST_FILES = 40
 """Files in one upload."""
 _LARGEST_PHOTO, _LARGEST_CLIP = 40 * 2**20, 400 * 2**20
 _LARGEST_UPLOAD = 400 * 2**20
+_CLIPS = (".mp4", ".m4v", ".mov", ".webm", ".gif")
 _PATIENCE = 90.0
 """Seconds for one file, by the clock on the wall."""
 _SIDE = 1024
@@ -104,6 +105,7 @@ def _decode(
 ) -> list[Decoded | Refused]:
     """Decode files in a process of their own; one that ends it is refused, the others go on."""
     names = [_for_people(name) for name, _ in uploads]
+    files = [f"{index:04d}{_suffix(kind, name)}" for index, name in enumerate(names)]
     found: dict[int, list[Decoded | Refused]] = {}
     with _folder() as folder:
         for index, (_, data) in enumerate(uploads):
@@ -111,31 +113,30 @@ def _decode(
                 reason = f"'{names[index]}' is over {largest >> 20} MB; save it smaller."
                 found[index] = [Refused(names[index], reason)]
             else:
-                (folder / "in" / f"{index:04d}").write_bytes(data)
+                (folder / "in" / files[index]).write_bytes(data)
         while any((folder / "in").iterdir()):
-            begun = _results(_run([kind, str(folder), *extra]), folder, names, found)
+            lines = _run([kind, str(folder), *extra])
+            begun = _begun(lines, folder, files)
             for index in begun:
-                name = names[index]
+                name, file = names[index], files[index]
+                told = [line for line in lines if line.get("file") == file]
                 reason = f"'{name}' could not be read within the limits; save it smaller or anew."
-                found.setdefault(index, [Refused(name, reason)])
-                (folder / "in" / f"{index:04d}").unlink()
+                read = [_read(line, folder, name) for line in told]
+                found[index] = read or [Refused(name, reason)]
+                (folder / "in" / file).unlink()
     return [one for index in range(len(uploads)) for one in found.get(index, [])]
 
 
-def _results(
-    lines: Sequence[dict[str, Any]],
-    folder: Path,
-    names: Sequence[str],
-    found: dict[int, list[Decoded | Refused]],
-) -> list[int]:
-    """Add what `lines` say to `found`; returns which files were begun, at least one."""
-    waiting = sorted(int(path.name) for path in (folder / "in").iterdir())
-    begun = [index for index in waiting if {"begun": f"{index:04d}"} in lines] or waiting[:1]
-    for index in begun:
-        told = [line for line in lines if line.get("file") == f"{index:04d}"]
-        if told:
-            found[index] = [_read(line, folder, names[index]) for line in told]
-    return begun
+def _begun(lines: Sequence[dict[str, Any]], folder: Path, files: Sequence[str]) -> list[int]:
+    """Which of the waiting files were begun, at least one."""
+    waiting = sorted(files.index(path.name) for path in (folder / "in").iterdir())
+    return [index for index in waiting if {"begun": files[index]} in lines] or waiting[:1]
+
+
+def _suffix(kind: str, name: str) -> str:
+    """What tells the reader of clips of which kind one is; nothing else is told by names."""
+    suffix = Path(name).suffix.lower()
+    return suffix if kind == "clip" and suffix in _CLIPS else ""
 
 
 @contextmanager
