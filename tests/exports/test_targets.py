@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from customvideo.adapters.build import DeltaSpec
 from customvideo.backbones.base import Backbone
 from customvideo.exports import verify as checking
-from customvideo.exports.base import TARGETS, export
+from customvideo.exports.base import export
 from customvideo.exports.order import Order
 from customvideo.exports.possible import POSSIBLE
+from customvideo.exports.targets import TARGETS
 from tests.exports.conftest import learned
 
 FAMILIES = ("unet3d", "animatediff", "wan", "wan_experts", "ltx", "hunyuan")

@@ -29,6 +29,7 @@ from customvideo.cli.jobs import jobs
 from customvideo.cli.merging import add, merge, remove
 from customvideo.cli.preparing import prepare
 from customvideo.cli.study import study
+from customvideo.cli.web import web
 from customvideo.errors import UserError
 from customvideo.training.interrupt import Interrupted
 
@@ -318,6 +319,7 @@ app.command(short_help="Make one adapter of several.")(merge)
 app.command(short_help="Learn more subjects on top of an adapter.")(add)
 app.command(short_help="Take a subject out of an adapter.")(remove)
 app.command(short_help="What a studio's jobs are doing.")(jobs)
+app.command(short_help="Open the studio in the browser.")(web)
 
 
 def main() -> None:

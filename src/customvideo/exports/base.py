@@ -1,7 +1,7 @@
 """Writing an export: an order goes in, a folder of files comes out, whole or not at all.
 
-The targets are rows of `TARGETS`, one file each. What a target cannot carry is refused before
-anything is written (`possible.py`).
+The targets are rows of `targets.TARGETS`, one file each. What a target cannot carry is refused
+before anything is written (`possible.py`).
 """
 
 from __future__ import annotations
@@ -12,37 +12,17 @@ from pathlib import Path
 import torch
 
 from customvideo.adapters.adapter import Adapter
-from customvideo.errors import ConfigError
 from customvideo.exports.describing import usage
 from customvideo.exports.order import Exported, Order, Target
 from customvideo.exports.possible import refuse
+from customvideo.exports.targets import TARGETS, check_target
 from customvideo.exports.verify import verify
 from customvideo.files import atomic_folder, write_text
 from customvideo.methods.rendering import renderer
-from customvideo.settings import suggest
 from customvideo.subjects.prompt import Prompt
 from customvideo.tables import import_target
 
-__all__ = ["TARGETS", "check_target", "export"]
-
-TARGETS: dict[str, str] = {
-    "comfyui": "customvideo.exports.comfyui:Comfyui",
-    "diffusers": "customvideo.exports.for_diffusers:Diffusers",
-    "kohya": "customvideo.exports.kohya:Kohya",
-    "textual-inversion": "customvideo.exports.textual_inversion:TextualInversion",
-    "merged-folder": "customvideo.exports.merged_folder:MergedFolder",
-}
-"""Name -> "module:class"; a class without arguments that answers `Target`."""
-
-
-def check_target(name: str) -> None:
-    """Refuse a name that is no row of the table.
-
-    Raises:
-        ConfigError: names the nearest one.
-    """
-    if name not in TARGETS:
-        raise ConfigError(f"There is no export target '{name}'{suggest(name, TARGETS)}")
+__all__ = ["export"]
 
 
 def export(order: Order, out: Path, *, check: bool = False) -> Exported:

@@ -12,10 +12,10 @@ from pathlib import Path
 from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import load_backbone
 from customvideo.errors import ConfigError
-from customvideo.exports.base import check_target
 from customvideo.exports.base import export as write
 from customvideo.exports.importing import import_adapter
 from customvideo.exports.order import DTYPES, Exported, Order
+from customvideo.exports.targets import check_target
 from customvideo.runs.folder import ADAPTER, Say, require_new_file
 from customvideo.runs.making import backbone_for, sampling_for
 from customvideo.settings import suggest

@@ -200,6 +200,8 @@ def _draw_one(work: Work, request: GenerateRequest, shot: _Shot, model: _Model) 
         words=[word.strip("<>") for word in maps],
         seconds=round(time.monotonic() - began, 2),
         warnings=work.warnings[warned:],
+        fps=video.fps,
+        frames=len(video),
     )
     work.say(f"Drew: {shot.prompt}, seed {shot.seed}, {model.label}")
 

@@ -183,6 +183,8 @@ class Library:
                 created=str(values["created"]),
                 seconds=float(values["seconds"]),
                 warnings=tuple(map(str, values["warnings"])),
+                fps=float(values["fps"]),
+                frames=int(values["frames"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise StorageError(f"'{folder / _SETTINGS}' is damaged; delete the video.") from error

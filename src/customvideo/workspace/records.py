@@ -201,6 +201,7 @@ class VideoEntry:
         label: who made it, for comparisons: the adapter's name, or "base model".
         job: id of the job that made it: videos of one job belong together.
         seconds: how long drawing took.
+        fps, frames: for players that show one frame at a time.
     """
 
     id: str
@@ -217,6 +218,8 @@ class VideoEntry:
     created: str
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    fps: float = 8.0
+    frames: int = 1
 
 
 @dataclass(frozen=True)
@@ -323,7 +326,7 @@ class ExportRequest(Settings):
 
     adapter: str
     target: str
-    """A row of `customvideo.exports.base.TARGETS`."""
+    """A row of `customvideo.exports.targets.TARGETS`."""
     rank: int | None = Field(default=None, ge=1)
     dtype: str = "fp32"
     words_only: bool = False

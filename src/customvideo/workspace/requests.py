@@ -200,8 +200,8 @@ def _generate(workspace: Workspace, project: str, request: GenerateRequest) -> d
 
 
 def _export(workspace: Workspace, _: str, request: ExportRequest) -> dict[str, Any]:
-    from customvideo.exports.base import check_target
     from customvideo.exports.order import DTYPES
+    from customvideo.exports.targets import check_target
 
     entry = workspace.library.adapter(request.adapter)
     check_target(request.target)

@@ -1,0 +1,159 @@
+"""The page on which what was learned is kept: merged, exported, scored, deleted, brought back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from customvideo.studio.desk import Desk, Page, Refresh, told
+from customvideo.studio.parts import panel
+
+__all__ = ["build"]
+
+_WAYS = [
+    ("the one that loses least", ""),
+    ("sum", "sum"),
+    ("closed-form", "closed-form"),
+    ("gradient", "gradient"),
+]
+
+
+class _Tools:
+    """What can be done with adapters, below their list."""
+
+    def __init__(self) -> None:
+        from customvideo.exports.targets import TARGETS
+
+        with gr.Accordion("Merge several into one", open=False):
+            self.several = gr.CheckboxGroup([], label="Which")
+            with gr.Row():
+                self.name = gr.Textbox(label="Name of the new one", max_length=80)
+                self.how = gr.Dropdown(_WAYS, value="", label="How")
+            self.merge = gr.Button("Merge", variant="primary")
+        with gr.Accordion("Write one for another program", open=False):
+            with gr.Row():
+                self.one = gr.Dropdown([], label="Which", elem_id="export-which")
+                self.target = gr.Dropdown(list(TARGETS), value="diffusers", label="For")
+            self.export = gr.Button("Export", variant="primary")
+        with gr.Accordion("Bring one in", open=False):
+            self.file = gr.File(
+                label="An adapter.safetensors", file_types=[".safetensors"], height=120
+            )
+        self.jobs = panel(elem_id="library-jobs")
+        with gr.Accordion("Deleted things and disk space", open=False):
+            self.trash = panel(elem_id="trash")
+
+
+def build(desk: Desk) -> Page:
+    """Lay the page out, and wire it."""
+    adapters = panel(elem_id="adapters")
+    tools = _Tools()
+    outputs = [adapters, tools.several, tools.one, tools.jobs, tools.trash, desk.clock]
+
+    def refresh(project: str | None) -> list[Any]:
+        found = desk.workspace.library.adapters()
+        choices = [(one.name, one.id) for one in found.entries]
+        return [
+            _adapters(desk),
+            gr.CheckboxGroup(choices=choices, value=[]),
+            gr.Dropdown(choices=choices, value=choices[0][1] if choices else None),
+            _jobs(desk, project),
+            _trash(desk),
+            desk.ticking(project),
+        ]
+
+    _wire_list(desk, adapters, tools, refresh, outputs)
+    _wire_tools(desk, adapters, tools, refresh, outputs)
+    return Page(refresh, outputs)
+
+
+def _wire_list(desk: Desk, adapters: Any, tools: _Tools, refresh: Refresh, outputs: Any) -> None:
+    @told
+    def act(project: str, event: gr.EventData) -> list[Any]:
+        do, id = event._data["do"], event._data["adapter"]
+        undo: Any = gr.skip()
+        if do == "delete":
+            undo = desk.deleted(desk.workspace.library.delete_adapter(id))
+        else:
+            owner = desk.workspace.library.adapter(id).project or project
+            desk.workspace.queue.submit("evaluate", owner, {"adapter": id})
+        return [*refresh(project), undo]
+
+    @told
+    def restore(project: str, event: gr.EventData) -> list[Any]:
+        if event._data["do"] == "empty":
+            desk.workspace.trash.empty()
+        else:
+            desk.workspace.trash.restore(event._data["entry"])
+        return [*refresh(project), ""]
+
+    adapters.click(act, desk.project, [*outputs, desk.undo])
+    tools.trash.click(restore, desk.project, [*outputs, desk.undo])
+
+
+def _wire_tools(desk: Desk, adapters: Any, tools: _Tools, refresh: Refresh, outputs: Any) -> None:
+    @told
+    def merge(project: str, which: list[str], name: str, how: str) -> list[Any]:
+        settings = {"adapters": which, "name": (name or "").strip(), "how": how or None}
+        desk.workspace.queue.submit("merge", project, settings)
+        return [*refresh(project)]
+
+    @told
+    def export(project: str, which: str | None, target: str) -> list[Any]:
+        settings = {"adapter": which or "", "target": target}
+        desk.workspace.queue.submit("export", project, settings)
+        return [_jobs(desk, project), desk.ticking(project)]
+
+    @told
+    def bring(project: str, file: str | None) -> list[Any]:
+        if file is None:
+            return [*refresh(project), None]
+        path = Path(file)
+        try:
+            desk.workspace.library.import_adapter(path.read_bytes(), path.stem, project)
+        finally:
+            path.unlink(missing_ok=True)
+        return [*refresh(project), None]
+
+    @told
+    def on_job(project: str, event: gr.EventData) -> list[Any]:
+        undo = desk.on_job(event._data["do"], event._data["job"])
+        return [_jobs(desk, project), desk.ticking(project), undo]
+
+    def tick(project: str | None) -> list[Any]:
+        return [_jobs(desk, project), _adapters(desk)]
+
+    tools.merge.click(merge, [desk.project, tools.several, tools.name, tools.how], outputs)
+    tools.export.click(export, [desk.project, tools.one, tools.target], [tools.jobs, desk.clock])
+    tools.file.upload(bring, [desk.project, tools.file], [*outputs, tools.file])
+    tools.jobs.click(on_job, desk.project, [tools.jobs, desk.clock, desk.undo])
+    desk.clock.tick(
+        tick, desk.project, [tools.jobs, adapters], show_progress="hidden", trigger_mode="once"
+    )
+
+
+def _adapters(desk: Desk) -> str:
+    found = desk.workspace.library.adapters()
+    videos = {one.id: one for one in desk.workspace.library.videos().entries}
+    samples = [
+        (one, next((videos[id] for id in one.videos if id in videos), None))
+        for one in found.entries
+    ]
+    return desk.show("adapters", adapters=samples, broken=found.broken)
+
+
+def _jobs(desk: Desk, project: str | None) -> str:
+    """Exports, merges and scores with what they left to download."""
+    if not project:
+        return ""
+    jobs = desk.jobs(project, ("export", "merge", "evaluate"))
+    done = [job.id for job, _ in jobs if job.state == "done"]
+    results = {id: desk.workspace.queue.results(id) for id in done}
+    return desk.show("jobs", jobs=jobs, results=results, watched="") if jobs else ""
+
+
+def _trash(desk: Desk) -> str:
+    entries = desk.workspace.trash.list().entries
+    return desk.show("trash", entries=entries, use=desk.workspace.library.disk_use())
