@@ -10,12 +10,21 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from PIL import Image
+from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
 from customvideo.errors import SubjectError
 from customvideo.subjects import segmenters
 from customvideo.subjects.segmenters import GroundedSam, Sam, Sam2
+from customvideo.subjects.tracking import track
+from tests.subjects.films import crossing
 from tests.subjects.photos import blob
-from tests.subjects.tiny_segmenters import SIDE, build_grounding_dino, build_sam, build_sam2
+from tests.subjects.tiny_segmenters import (
+    SIDE,
+    build_grounding_dino,
+    build_sam,
+    build_sam2,
+    build_sam2_video,
+)
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +190,42 @@ def test_weights_of_another_model(models: Path, image: NDArray[np.uint8]) -> Non
 def test_grounded_sam_needs_two_models(model: str) -> None:
     with pytest.raises(SubjectError, match="write 'DETECTOR,SEGMENTER'"):
         GroundedSam(model)
+
+
+def test_sam2_follows_through_a_clip_as_the_stock_video_model_does(tmp_path: Path) -> None:
+    folder = build_sam2_video(tmp_path / "video")
+    frames, truth = crossing(5, 48, 60)
+    segment = Sam2(str(folder))
+    masks = segment.track(frames, 2, truth[2])
+    assert masks.shape == (5, 48, 60)
+    assert masks.dtype == np.float32
+    # The same by the stock session, which is handed the whole clip at once.
+    network = transformers.Sam2VideoModel.from_pretrained(folder).eval()
+    video = torch.cat([segmenters._normalised(frame, SIDE, SIDE) for frame in frames])
+    given = torch.nn.functional.interpolate(
+        torch.from_numpy(truth[2])[None, None], (SIDE, SIDE), mode="bilinear"
+    )
+    for reverse, places in ((False, (3, 4)), (True, (1, 0))):
+        session = Sam2VideoInferenceSession(video, 48, 60, dtype=torch.float32)
+        session.obj_id_to_idx(1)
+        session.add_mask_inputs(0, 2, (given >= 0.5).float())
+        session.obj_with_new_inputs = [1]
+        network(session, frame_idx=2)
+        found = {
+            output.frame_idx: output.pred_masks
+            for output in network.propagate_in_video_iterator(session, 2, reverse=reverse)
+        }
+        for place in places:
+            large = torch.nn.functional.interpolate(found[place], (48, 60), mode="bilinear")
+            np.testing.assert_allclose(masks[place], large[0, 0].sigmoid(), atol=1e-4)
+    assert np.abs(masks[0] - masks[4]).max() > 1e-4
+    # The frame whose mask was given is given back.
+    one, other = masks[2] >= 0.5, truth[2] >= 0.5
+    assert (one & other).sum() / (one | other).sum() > 0.7
+    assert track(frames, "cat", segment).shape == masks.shape
+
+
+def test_sam2_s_image_model_alone_follows_nothing(models: Path) -> None:
+    frames, truth = crossing(3, 48, 60)
+    with pytest.raises(SubjectError, match="type 'sam2', not 'sam2_video'"):
+        Sam2(str(models / "sam2")).track(frames, 0, truth[0])

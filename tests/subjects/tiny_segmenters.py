@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -74,6 +75,37 @@ def build_sam2(folder: Path) -> Path:
     return folder
 
 
+def build_sam2_video(folder: Path) -> Path:
+    """A SAM 2 with its memory, of 64x64 pixels, as published checkpoints are."""
+    image = transformers.Sam2Config.from_pretrained(build_sam2(folder / "image"))
+    # The stock memory attention reads 64 channels, whatever its configuration says, and fewer than
+    # the decoder has.
+    width, memory = 128, 64
+    config = transformers.Sam2VideoConfig(
+        vision_config={**image.vision_config.to_dict(), "fpn_hidden_size": width},
+        prompt_encoder_config={**image.prompt_encoder_config.to_dict(), "hidden_size": width},
+        mask_decoder_config={**image.mask_decoder_config.to_dict(), "hidden_size": width},
+        image_size=SIDE,
+        memory_attention_hidden_size=width,
+        memory_attention_num_layers=1,
+        memory_attention_feed_forward_hidden_size=16,
+        memory_attention_rope_feat_sizes=[4, 4],
+        memory_encoder_hidden_size=width,
+        memory_encoder_output_channels=memory,
+        mask_downsampler_embed_dim=width,
+        memory_fuser_num_layers=1,
+        memory_fuser_embed_dim=width,
+        memory_fuser_intermediate_dim=16,
+    )
+    torch.manual_seed(0)
+    network = _amplify(transformers.Sam2VideoModel(config), by=5)
+    with torch.no_grad():
+        # It is sure to see something.
+        network.get_parameter("mask_decoder.pred_obj_score_head.proj_out.bias").fill_(1e6)
+    network.save_pretrained(folder)
+    return folder
+
+
 def build_grounding_dino(folder: Path) -> Path:
     """A Grounding DINO of two queries that reads the words cat and dog, with its processor."""
     config = transformers.GroundingDinoConfig(
@@ -127,10 +159,10 @@ def _decoder(heads: int) -> dict[str, int]:
     }
 
 
-def _amplify(network: torch.nn.Module) -> torch.nn.Module:
+def _amplify(network: Any, by: float = 30) -> Any:
     """Make the weights large enough for the masks to depend visibly on image and prompt."""
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.dim() > 1:
-                parameter.mul_(30)
+                parameter.mul_(by)
     return network

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from customvideo.errors import SubjectError
 from customvideo.quiet import without_bars
+from customvideo.subjects.sam2_video import follow
 
 __all__ = ["GroundedSam", "Sam", "Sam2", "Sam3"]
 
@@ -78,7 +79,7 @@ class Sam:
 
 
 class Sam2:
-    """SAM 2 (Ravi et al., 2024) on single photos, asked for the thing in the middle.
+    """SAM 2 (Ravi et al., 2024), asked for the thing in the middle, which it follows through clips.
 
     Its stock processor needs torchvision, so photos are resized and normalised here as it does.
     """
@@ -110,6 +111,23 @@ class Sam2:
             outputs.pred_masks[0].float().cpu(), (height, width), mode="bilinear"
         )
         return _best(logits[None], outputs.iou_scores)
+
+    def track(self, frames: Image, key: int, mask: Mask) -> Mask:
+        """Soft masks (frame, height, width) of what `mask` (height, width) marks in frame `key` of
+        `frames` (frame, height, width, 3).
+
+        Raises:
+            SubjectError: the weights are of the image model alone.
+        """
+        network = self._loaded_for_clips
+        size = _pair(network.config.vision_config.backbone_config.image_size)
+        return follow(network, frames, key, mask, lambda frame: _normalised(frame, *size))
+
+    @cached_property
+    def _loaded_for_clips(self) -> Any:
+        from transformers import Sam2VideoModel
+
+        return _load(Sam2VideoModel, self.model, ("sam2_video",))
 
     @cached_property
     def _loaded(self) -> Any:
