@@ -15,6 +15,8 @@ from customvideo.backbones.spelling import spell, tokenizers_of
 from customvideo.evaluation.naming import likeliest
 from customvideo.subjects.folders import load_subjects
 from customvideo.toybox.judges import ToyClip
+from customvideo.video import Video
+from tests.subjects.films import by_colour, crossing
 from tests.subjects.photos import blob, make_subject, mask_bytes, save, textured
 from tests.surroundings import contents, run_cli, train
 
@@ -247,3 +249,27 @@ def test_words_are_spelt_without_loading_a_model(tiny_zeroscope: Path) -> None:
     (tokenizer,) = tokenizers_of(str(tiny_zeroscope)).values()
     spelt = spell(tokenizer, "tokenizer", "<tom>", "cat")
     assert spelt.row == len(tokenizer) and spelt.category and spelt.bare
+
+
+def test_clips_are_listed_and_copied_and_a_folder_may_hold_nothing_else(
+    prepare: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "clips" / "tom"
+    folder.mkdir(parents=True)
+    frames, truth = crossing()
+    Video(frames).save(folder / "My run.mp4")
+    (folder / "bad.webm").write_bytes(b"nothing")
+    save(folder / "masks" / "My run.png", mask_bytes(truth[0]))
+    (folder / "My run.txt").write_text("a cat runs")
+    result = prepare(tmp_path / "out", f"tom:cat={folder}")
+    assert result.exit_code == 0, result.output
+    (described,) = record(tmp_path / "out")["folders"]
+    (clip,) = described["clips"]
+    assert clip["file"] == "My-run.mp4"
+    assert (clip["frames"], clip["fps"], clip["in_sight"], clip["mask"]) == (10, 8.0, 1.0, "given")
+    assert [left["file"] for left in described["left_out"]] == ["bad.webm"]
+    assert "My-run.mp4" in (tmp_path / "out/prepare.html").read_text(encoding="utf-8")
+    (tom,) = load_subjects(f"tom={tmp_path / 'out/tom'}", by_colour)
+    assert tom.category == "cat"
+    assert tom.clips[0].caption == "a <tom> cat runs"
+    assert (tmp_path / "out/tom/My-run.mp4").read_bytes() == (folder / "My run.mp4").read_bytes()

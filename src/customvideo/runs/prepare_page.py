@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from customvideo import __version__
 from customvideo.backbones.spelling import Spelling
 from customvideo.report import filled, picture_uri
+from customvideo.runs.preparing_clips import clip_facts, shown_clip
 from customvideo.runs.tidying import Tidy, TidyPhoto
 from customvideo.subjects.masks import overlay
 from customvideo.subjects.sorting import LeftOut
@@ -104,6 +105,7 @@ def _recorded(one: Understood) -> dict[str, Any]:
             }
             for photo in one.tidy.photos
         ],
+        "clips": [clip_facts(clip) for clip in one.tidy.clips],
         "left_out": [{"file": left.file, "why": left.why} for left in one.left_out],
         "words": [
             {
@@ -129,6 +131,7 @@ def _folder(one: Understood) -> dict[str, Any]:
         "suggested": ", ".join(named),
         "doubted": bool(one.suggested) and one.suggested[0][0] != one.category,
         "photos": photos,
+        "clips": [shown_clip(clip) for clip in one.tidy.clips],
         "left_out": [(left.file, left.why) for left in one.left_out],
         "spellings": [_spelling(spelt) for spelt in one.spellings],
         "remarked": sum(bool(photo["remarks"]) for photo in photos),

@@ -25,8 +25,10 @@ from customvideo.files import write_text
 from customvideo.runs.calling import command
 from customvideo.runs.folder import Say
 from customvideo.runs.prepare_page import Prepared, Understood, page, recorded
+from customvideo.runs.preparing_clips import seen_in, tidy_clips
 from customvideo.runs.tidying import RECORD, Earlier, Tidy, TidyPhoto, tidy_names, write_tidy
 from customvideo.subjects.captions import read_caption, with_words
+from customvideo.subjects.clips import list_clips
 from customvideo.subjects.folders import SubjectSpec, read_spec, stated_category
 from customvideo.subjects.groups import GroupSpec, read_group
 from customvideo.subjects.inspection import remarks, see
@@ -88,7 +90,8 @@ def prepare(plan: PreparePlan, say: Say) -> Path:
     notes: list[str] = []
     found = {spec: sort_folder(spec.folder) for spec in subjects}
     for spec in subjects:
-        _require_some(spec.name, spec.folder, found[spec])
+        if not list_clips(spec.folder):
+            _require_some(spec.name, spec.folder, found[spec])
     tools = _tools(plan, notes)
     folders = []
     for spec in subjects:
@@ -164,12 +167,16 @@ def _captioner(plan: PreparePlan) -> Describe | None:
 
 def _subject(spec: SubjectSpec, found: Sorted, tools: _Tools, earlier: Earlier) -> Understood:
     """One subject's photos: masked, looked at, named and described."""
-    names = tidy_names([one.picture.path.name for one in found.kept])
+    films = [path.name for path in list_clips(spec.folder)]
+    names = tidy_names([*(one.picture.path.name for one in found.kept), *films])
     given = stated_category(spec)
     masks, origins = _masks(spec.name, given or spec.name, found, names, tools, earlier)
     kept = [one for one in found.kept if one.picture.path.name in masks]
-    _require_some(spec.name, spec.folder, replace(found, kept=kept))
-    shown = _as_subject(spec.name, given or "thing", kept, masks)
+    thing = LearnedWord(spec.name, given or spec.name)
+    clips = tidy_clips(spec.folder, thing, names, tools.segment, found)
+    if not clips:
+        _require_some(spec.name, spec.folder, replace(found, kept=kept))
+    shown = _as_subject(thing, kept, masks) if kept else seen_in(clips, thing)
     suggested = [] if tools.clip is None else likeliest(tools.clip, shown, tools.nouns)
     category = given or _guessed(spec, tools, suggested)
     word = LearnedWord(spec.name, category)
@@ -192,7 +199,7 @@ def _subject(spec: SubjectSpec, found: Sorted, tools: _Tools, earlier: Earlier) 
             )
         )
     spelt = [spell(one, name, word.word, category) for name, one in tools.tokenizers.items()]
-    tidy = Tidy(spec.name, photos, {"word": spec.name, "category": category})
+    tidy = Tidy(spec.name, photos, {"word": spec.name, "category": category}, clips)
     left = sorted(found.left_out, key=lambda one: one.file)
     return Understood(tidy, str(spec.folder), left, category, given is not None, suggested, spelt)
 
@@ -231,11 +238,12 @@ def _masks(
 
 
 def _as_subject(
-    name: str, category: str, kept: Sequence[Kept], masks: Mapping[str, NDArray[np.float32]]
+    word: LearnedWord, kept: Sequence[Kept], masks: Mapping[str, NDArray[np.float32]]
 ) -> Subject:
     files = tuple(one.picture.path.name for one in kept)
     images = tuple(one.picture.image for one in kept)
-    return Subject(name, f"<{name}>", category, images, tuple(masks[file] for file in files), files)
+    shown = tuple(masks[file] for file in files)
+    return Subject(word.name, word.word, word.category, images, shown, files)
 
 
 def _guessed(spec: SubjectSpec, tools: _Tools, suggested: list[tuple[str, float]]) -> str:

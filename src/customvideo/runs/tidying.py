@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from PIL import Image
 
 from customvideo.errors import ConfigError, SubjectError
 from customvideo.files import atomic_folder, ensure_dir, storage_error
+from customvideo.runs.preparing_clips import TidyClip
 from customvideo.subjects.masks import check_mask
 from customvideo.subjects.pictures import read_mask, read_picture
 
@@ -66,6 +67,7 @@ class Tidy:
     label: str
     photos: list[TidyPhoto]
     settings: Mapping[str, str] = field(default_factory=dict)
+    clips: Sequence[TidyClip] = ()
 
     @property
     def grouped(self) -> bool:
@@ -83,6 +85,8 @@ class Tidy:
                 found[f"masks/{own}.png"] = _encoded(levels, ".png")
             if photo.caption:
                 found[f"{stem}.txt"] = f"{photo.caption}\n".encode()
+        for clip in self.clips:
+            found |= clip.files()
         if self.settings:
             found["subject.toml"] = tomli_w.dumps(dict(self.settings)).encode()
         return found

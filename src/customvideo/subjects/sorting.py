@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from customvideo.errors import SubjectError
+from customvideo.reels import KINDS
+from customvideo.subjects.clips import list_clips
 from customvideo.subjects.inspection import Look, alike, look
 from customvideo.subjects.masks import check_mask
 from customvideo.subjects.pictures import SUFFIXES, Picture, read_mask, read_picture
@@ -24,7 +26,7 @@ __all__ = ["Kept", "LeftOut", "Sorted", "sort_folder"]
 
 _BESIDE = {".txt", ".bbox", ".toml", ".json", ".md"}
 """Files that lie beside photos and are no photos."""
-_OTHER_PICTURES = {".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".raw"}
+_OTHER_PICTURES = {".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".raw"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ def sort_folder(folder: Path, *, masked: bool = True) -> Sorted:
         used.add(path.stem.casefold())
         found.kept.append(_with_mask(kept, mask_file, found) if masked else kept)
     _drop_twins(found)
+    for clip in list_clips(folder):
+        used.add(clip.stem.casefold())
+        if not masked:
+            found.left_out.append(LeftOut(clip.name, "is a clip; of groups photos alone are used"))
     strays = [path for stem, path in masks.items() if stem not in used]
     if masks and len(strays) == len(masks) and found.kept:
         raise SubjectError(
@@ -125,7 +131,7 @@ def _unusable(folder: Path, path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in _OTHER_PICTURES:
         return f"is a {suffix[1:]} file; save it as jpg, png or webp"
-    return "" if suffix in SUFFIXES or suffix in _BESIDE else "is no picture"
+    return "" if suffix in (*SUFFIXES, *KINDS, *_BESIDE) else "is no picture and no clip"
 
 
 def _moving(path: Path) -> str:
