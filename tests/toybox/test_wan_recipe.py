@@ -13,12 +13,14 @@ from rich.console import Console
 from torch import Tensor
 
 from customvideo.attention.tape import watch
-from customvideo.backbones.base import load_backbone, recipes_of
+from customvideo.backbones.base import called, draws_toys, load_backbone, recipes_of
 from customvideo.backbones.sampling import denoise
 from customvideo.backbones.wan import TOKENS, Wan, text_sites
 from customvideo.config import compose_recipe, load_recipe
+from customvideo.runs.scoring import encoders_for, finder_for
 from customvideo.toybox import models, wan_models
 from customvideo.toybox.captions import vocabulary
+from customvideo.toybox.judges import ToyClip
 from customvideo.toybox.names import names
 from customvideo.toybox.recipe.dataset import Shelf, load_split
 from customvideo.toybox.recipe.denoiser import Diet
@@ -52,9 +54,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folder(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "model"
-    run = WanPretraining(TINY, work, "cpu", lambda line: None)
-    run.export(folder)
-    # A few steps draw nothing yet; stock and ours are to be compared on something.
+    WanPretraining(TINY, work, "cpu", lambda line: None).export(folder)
     return folder
 
 
@@ -221,6 +221,14 @@ def test_a_folder_is_trained_by_the_recipe_its_card_asks_for(folder: Path, tmp_p
     assert compose_recipe([("backbone", str(folder)), ("method", "dreambooth")]).method == (
         "dreambooth"
     )
+
+
+def test_the_toyboxs_judges_judge_it(folder: Path, backbone: Wan, tmp_path: Path) -> None:
+    assert draws_toys(backbone.name) and called(str(folder)) == backbone.name
+    assert called(str(tmp_path)) == tmp_path.name and called("wan-1.3b") == "wan-1.3b"
+    assert not draws_toys("wan-1.3b") and not draws_toys("toyboxes")
+    assert finder_for(backbone) is not None
+    assert isinstance(encoders_for(backbone).clip, ToyClip)
 
 
 def test_a_few_steps_of_customization_train(backbone: Wan, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ __all__ = [
     "TextStates",
     "TextTable",
     "backbone_rows",
+    "called",
+    "draws_toys",
     "family_of",
     "guided_inside",
     "load_backbone",
@@ -292,12 +294,28 @@ def family_of(name: str) -> str | None:
 def recipes_of(name: str) -> str | None:
     """The backbone whose packaged recipes a folder's own `customvideo.json` asks for, by its key
     `recipes`: a model may be of a family and want other rates than the family's large ones."""
+    said = _card(name).get("recipes")
+    return said if isinstance(said, str) else None
+
+
+def called(name: str) -> str:
+    """What `load_backbone` would call the model: what a folder's own `customvideo.json` says, or
+    the folder's name; anything else goes by the name that was given."""
+    folder = Path(name).expanduser()
+    return str(_card(name).get("name", folder.resolve().name if folder.is_dir() else name))
+
+
+def draws_toys(name: str) -> bool:
+    """Whether a model of this name draws the toybox's world, which has judges of its own."""
+    return name == "toybox" or name.startswith("toybox-")
+
+
+def _card(name: str) -> dict[str, Any]:
     try:
         card = json.loads((Path(name).expanduser() / "customvideo.json").read_text("utf-8"))
     except (OSError, ValueError):
-        return None
-    said = card.get("recipes") if isinstance(card, dict) else None
-    return said if isinstance(said, str) else None
+        return {}
+    return card if isinstance(card, dict) else {}
 
 
 def _families() -> dict[str, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from customvideo.backbones.base import Backbone, load_backbone
+from customvideo.backbones.base import Backbone, called, draws_toys, load_backbone
 from customvideo.benchmark.editions import Edition
 from customvideo.benchmark.grid import RESULTS_VERSION, Sample
 from customvideo.config import Recipe
@@ -98,7 +98,7 @@ class Kit:
     def scoring(self, backbone: str) -> str:
         """Digest of all that scores depend on besides the videos; nothing is loaded for it."""
         # Which judges are asked depends on the base model's name alone.
-        judged = "toybox" if backbone == "toybox" else "clip"
+        judged = "toybox" if draws_toys(called(backbone)) else "clip"
         measured = sorted(field.name for field in fields(Row))
         told = [RESULTS_VERSION, self.edition.digest, judged, measured]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:20]

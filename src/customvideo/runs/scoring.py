@@ -15,7 +15,7 @@ from typing import Any
 
 from customvideo import generation
 from customvideo.adapters.adapter import Adapter
-from customvideo.backbones.base import Backbone
+from customvideo.backbones.base import Backbone, draws_toys
 from customvideo.errors import ConfigError, SubjectError
 from customvideo.evaluation import evaluate as judging
 from customvideo.evaluation.evaluate import Encoders
@@ -132,7 +132,7 @@ def encoders_for(
     Raises:
         EvaluationError: a name is unknown, or a model cannot be loaded.
     """
-    kind = "toybox-" if backbone.name == "toybox" else ""
+    kind = "toybox-" if draws_toys(backbone.name) else ""
     return Encoders.named(clip or f"{kind}clip", dino or f"{kind}dino", device)
 
 
@@ -148,7 +148,7 @@ def finder_for(
     if finder is not None:
         name, _, model = finder.partition("=")
         return resolve_segmenter(name, model or None, device)
-    return resolve_segmenter("toybox", None, device) if backbone.name == "toybox" else None
+    return resolve_segmenter("toybox", None, device) if draws_toys(backbone.name) else None
 
 
 def standard_prompts(words: Sequence[LearnedWord]) -> list[str]:
