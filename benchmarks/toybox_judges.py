@@ -2,6 +2,7 @@
 
     python benchmarks/toybox_judges.py                # the shipped judges
     python benchmarks/toybox_judges.py --weights DIR  # those of another export
+    python benchmarks/toybox_judges.py --backbone DIR # another model's autoencoder
 
 Every figure is given twice: on true frames, and after a round trip through the autoencoder, which
 is the sharpest any generated frame can be. Prints one JSON object.
@@ -20,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from customvideo.backbones.unet3d import UNet3D, load_folder
+from customvideo.backbones.base import Backbone, load_backbone
+from customvideo.backbones.unet3d import load_folder
 from customvideo.evaluation.crops import cut_out
 from customvideo.evaluation.instances import Instance
 from customvideo.toybox.captions import PLACE_PHRASES, noun
@@ -38,10 +40,15 @@ MATCHED = 0.5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--backbone", help="whose autoencoder, instead of the one in --weights")
     parser.add_argument("--worlds", type=int, default=200, help="groups to find subjects in")
     parser.add_argument("--seed", type=int, default=77)
     options = parser.parse_args()
-    backbone = load_folder(options.weights / "model", device="cpu")
+    backbone: Backbone = (
+        load_backbone(options.backbone, device="cpu")
+        if options.backbone
+        else load_folder(options.weights / "model", device="cpu")
+    )
     rng = np.random.default_rng(options.seed)
     groups = [sample_world(rng) for _ in range(options.worlds)]
     lone = [sample_world(rng, count=1) for _ in range(options.worlds)]
@@ -56,6 +63,7 @@ def main() -> None:
         judge = ToyActions(options.weights / "actions")
         report[trip]["action"] = acting(judge, groups[: options.worlds // 2], through)
     report["autoencoder_db"] = fidelity(backbone, groups)
+    report["autoencoder_db"]["clips"] = moving(backbone, groups[: options.worlds // 4])
     print(json.dumps(report, indent=2))
 
 
@@ -66,7 +74,7 @@ def drawn(world: World) -> tuple[Frames, NDArray[np.bool_]]:
 
 
 @torch.no_grad()
-def seen(frames: Frames, backbone: UNet3D | None) -> Frames:
+def seen(frames: Frames, backbone: Backbone | None) -> Frames:
     """`frames`, or what the autoencoder makes of them."""
     if backbone is None:
         return frames
@@ -77,7 +85,7 @@ def seen(frames: Frames, backbone: UNet3D | None) -> Frames:
 
 
 def segmentation(
-    segmenter: ToySegmenter, worlds: Sequence[World], backbone: UNet3D | None
+    segmenter: ToySegmenter, worlds: Sequence[World], backbone: Backbone | None
 ) -> dict[str, float]:
     """Mean mask IoU of the instances found, how many are found, and found as what they are."""
     overlaps, kinds, spurious = [], [], 0
@@ -105,7 +113,7 @@ def _best(mask: NDArray[np.bool_], found: Sequence[Instance]) -> tuple[float, In
     return max(scored, key=lambda pair: pair[0], default=(0.0, None))
 
 
-def reading(clip: ToyClip, worlds: Sequence[World], backbone: UNet3D | None) -> dict[str, float]:
+def reading(clip: ToyClip, worlds: Sequence[World], backbone: Backbone | None) -> dict[str, float]:
     """Share of lone subjects whose category and place CLIP names, from a caption for each."""
     frames = np.concatenate([drawn(world)[0] for world in worlds])
     pictures = clip.encode_images(seen(frames, backbone))
@@ -123,7 +131,7 @@ def reading(clip: ToyClip, worlds: Sequence[World], backbone: UNet3D | None) -> 
     }
 
 
-def retrieval(dino: ToyDino, rng: np.random.Generator, backbone: UNet3D | None) -> dict[str, float]:
+def retrieval(dino: ToyDino, rng: np.random.Generator, backbone: Backbone | None) -> dict[str, float]:
     """Share of new views of the 63 that are nearest to their own reference photos."""
     subjects = studio().subjects
     gallery = torch.stack([_gallery(dino, subject) for subject in subjects])
@@ -139,7 +147,7 @@ def retrieval(dino: ToyDino, rng: np.random.Generator, backbone: UNet3D | None) 
     return {"dino_rank1_of_63": _share(right), "dino_rank1_within_category": _share(within)}
 
 
-def acting(judge: ToyActions, worlds: Sequence[World], backbone: UNet3D | None) -> float:
+def acting(judge: ToyActions, worlds: Sequence[World], backbone: Backbone | None) -> float:
     """Share of subjects, lone and in groups, whose action is named, from their true masks."""
     right = []
     for world in worlds:
@@ -159,7 +167,7 @@ def _gallery(dino: ToyDino, subject: Any) -> Tensor:
     return dino.encode_images(cuts).mean(0)
 
 
-def fidelity(backbone: UNet3D, worlds: Sequence[World]) -> dict[str, float]:
+def fidelity(backbone: Backbone, worlds: Sequence[World]) -> dict[str, float]:
     """Peak signal-to-noise ratio of the round trip: whole frames, and inside the subjects."""
     whole, inside = [], []
     for world in worlds:
@@ -171,6 +179,19 @@ def fidelity(backbone: UNet3D, worlds: Sequence[World]) -> dict[str, float]:
         "whole": round(float(-10 * np.log10(np.mean(whole))), 2),
         "inside": round(float(-10 * np.log10(np.mean(inside))), 2),
     }
+
+
+@torch.no_grad()
+def moving(backbone: Backbone, worlds: Sequence[World]) -> float:
+    """The same of whole clips, encoded as such: frames may share latents."""
+    errors = []
+    for world in worlds:
+        rate = max(backbone.frames, int(backbone.fps))
+        clip = render(world, frames=rate, height=SIZE[0], width=SIZE[1])
+        frames = clip.frames[: backbone.frames].movedim(-1, 1)[None].float() / 127.5 - 1
+        decoded = backbone.decode_frames(backbone.encode_frames(frames)).clamp(-1, 1)
+        errors.append(float(((decoded - frames) / 2).square().mean()))
+    return round(float(-10 * np.log10(np.mean(errors))), 2)
 
 
 def _share(flags: Any) -> float:

@@ -96,6 +96,7 @@ class WanPretraining:
         self.device = torch.device(device)
         self.words = sorted({*vocabulary(), *names()})
         self.tokenizer = wan_models.build_tokenizer(self.words)
+        self._latents: dict[str, WanShelf] = {}
         ensure_dir(work)
         torch.manual_seed(config.seed)
 
@@ -130,7 +131,7 @@ class WanPretraining:
             return self._denoising(parts, steps, ("lone", "pictures"), clip_share=0.0)
 
         course = Course(
-            name="wan-denoiser", steps=steps, learning_rate=1e-3, warmup=100, ema=_ema(steps)
+            name="wan-denoiser", steps=steps, learning_rate=1.5e-3, warmup=100, ema=_ema(steps)
         )
         return self._learn(course, parts, stage)
 
@@ -218,10 +219,13 @@ class WanPretraining:
         self, parts: dict[str, Any], steps: int, shelves: tuple[str, ...], *, clip_share: float
     ) -> WanDenoiserStage:
         vae, batch = self.autoencoder(), self.config.batch
+        for name in shelves:
+            if name not in self._latents:
+                self._latents[name] = WanShelf(self._shelf(name), vae)
         diet = Diet(pictures=48 * batch, clips=16 * batch, clip_share=clip_share)
         return WanDenoiserStage(
             (parts["transformer"], parts["text_encoder"], self.tokenizer),
-            {name: WanShelf(self._shelf(name), vae) for name in shelves},
+            self._latents,
             self.config.seed,
             steps,
             diet,
