@@ -131,7 +131,9 @@ def reading(clip: ToyClip, worlds: Sequence[World], backbone: Backbone | None) -
     }
 
 
-def retrieval(dino: ToyDino, rng: np.random.Generator, backbone: Backbone | None) -> dict[str, float]:
+def retrieval(
+    dino: ToyDino, rng: np.random.Generator, backbone: Backbone | None
+) -> dict[str, float]:
     """Share of new views of the 63 that are nearest to their own reference photos."""
     subjects = studio().subjects
     gallery = torch.stack([_gallery(dino, subject) for subject in subjects])

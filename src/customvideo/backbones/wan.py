@@ -39,6 +39,9 @@ __all__ = [
 
 TOKENS = 512
 """Text tokens the network reads, padding included; the number is the models' own."""
+_CHUNK = 4
+"""Frames the autoencoder reads at once, after the first; however many of them share a latent, it
+would drop a rest without a word."""
 _PARTS = ("tokenizer", "text_encoder", "vae", "transformer")
 
 
@@ -116,7 +119,7 @@ class Wan(Transformer):
         config = self._pipeline.vae.config
         time, space = config.scale_factor_temporal, config.scale_factor_spatial
         step = [space * patch for patch in self._patch[1:]]
-        self._check_frames(frames, time)
+        self._check_frames(frames, _CHUNK)
         if min(height, width) < 1 or height % step[0] or width % step[1]:
             raise BackboneError(
                 f"Backbone '{self.name}' cannot make {height}x{width} pixels: choose a height "

@@ -111,7 +111,7 @@ class WanPretraining:
             render_split(split, self.config.seed, self._data, str(self.device), self.progress)
 
     def autoencoder(self) -> Any:
-        """Train (or load) the autoencoder; its config then says how its latents are scaled."""
+        """Train (or load) the autoencoder's decoder; the config says how latents are scaled."""
         vae, steps = wan_models.build_autoencoder().to(self.device), self.config.autoencoder_steps
 
         def stage() -> Stage:
@@ -131,7 +131,11 @@ class WanPretraining:
             return self._denoising(parts, steps, ("lone", "pictures"), clip_share=0.0)
 
         course = Course(
-            name="wan-denoiser", steps=steps, learning_rate=1.5e-3, warmup=100, ema=_ema(steps)
+            name="wan-denoiser",
+            steps=steps,
+            learning_rate=1.5e-3,
+            warmup=min(100, steps // 10 + 1),
+            ema=_ema(steps),
         )
         return self._learn(course, parts, stage)
 
@@ -145,7 +149,11 @@ class WanPretraining:
             return self._denoising(parts, steps, ("lone", "pictures", "clips"), clip_share=0.7)
 
         course = Course(
-            name="wan-motion", steps=steps, learning_rate=7e-4, warmup=20, ema=_ema(steps)
+            name="wan-motion",
+            steps=steps,
+            learning_rate=7e-4,
+            warmup=min(20, steps // 5 + 1),
+            ema=_ema(steps),
         )
         return self._learn(course, parts, stage)
 

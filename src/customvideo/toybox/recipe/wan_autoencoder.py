@@ -1,8 +1,9 @@
-"""The Wan edition's autoencoder: Wan's class, started from the best linear code of 8x8 patches.
+"""The Wan edition's autoencoder: its encoder is the best linear code of 8x8 patches, for good.
 
-A latent of four frames starts as their mean, and is drawn four times: what moves is learned. How
+Only the decoder learns, so whatever learns on latents need not wait for it, and an hour goes into
+the denoiser. Two frames that share a latent are coded as their mean, and drawn twice at first. How
 the code is put into the weights is what differs from `autoencoder.py`: this class normalises by
-length alone and takes pixels two by two.
+length alone and takes pixels in squares.
 """
 
 from __future__ import annotations
@@ -18,16 +19,14 @@ from torch import Tensor, nn
 from customvideo.toybox.recipe.course import Losses
 from customvideo.toybox.recipe.dataset import Shelf
 from customvideo.toybox.recipe.draw import Draw, unit
-from customvideo.toybox.wan_models import LATENT_CHANNELS, WIDTH
+from customvideo.toybox.wan_models import LATENT_CHANNELS, PATCH, WIDTH
 
 __all__ = ["WanAutoencoderStage", "by_pictures", "encode_clips", "start_from_patches"]
 
 _CROP = (32, 48)
 _WHOLE_FROM = 0.8
 _CLIP_SHARE = 0.35
-_CLIP = 5
-"""Frames of a training clip: one latent of one frame and one of four."""
-_HAZE = 0.08
+_HAZE = 0.05
 """Noise on the latents that the decoder sees, in their deviations; a denoiser's are never exact."""
 _ANCHOR = 30.0
 
@@ -68,10 +67,10 @@ def start_from_patches(vae: AutoencoderKLWan, frames: Tensor) -> None:
     """Set the encoder's weights so that it computes the linear code of `frames` uint8 (N, height,
     width, 3), to a few parts in a hundred.
 
-    Residual branches start at zero. Two pixels by two come in (12 channels), the first strided
-    convolution moves 2x2 of those into channels (48), the second projects 2x2 of these on the main
-    directions, the code's as pairs (x, -x): silu(x) - silu(-x) = x. One constant channel, far
-    louder than the code, keeps the last norm from rescaling it.
+    Residual branches start at zero. Four pixels by four come in (48 channels), the strided
+    convolution projects 2x2 of these on the main directions, the code's as pairs (x, -x):
+    silu(x) - silu(-x) = x. One constant channel, far louder than the code, keeps the last norm from
+    rescaling it.
     """
     encoder, decoder = vae.encoder, vae.decoder
     for part in (encoder.mid_block, decoder.mid_block):
@@ -79,41 +78,25 @@ def start_from_patches(vae: AutoencoderKLWan, frames: Tensor) -> None:
             _clear(resnet.conv2)
         for attention in part.attentions:
             _clear(attention.proj)
-    for channel in _emptied(encoder.conv_in, 12):
+    _clear(encoder.conv_in)
+    for channel in range(WIDTH):
         encoder.conv_in.weight[channel, channel, -1, 1, 1] = 1.0
-    first, second = encoder.down_blocks
-    _unshuffle(first.resample[1], 12)
-    seen = encoder.conv_in(patchify(unit(frames)[:, :, None], 2))
-    _project(second.resample[1], F.unfold(first.resample(seen[:, :, 0]), 2, stride=2))
-    for block in (first, second):
-        _share_time(block.time_conv)
+    (halving,) = encoder.down_blocks
+    patches = patchify(unit(frames)[:, :, None], PATCH)[:, :, 0]
+    _project(halving.resample[1], F.unfold(patches, 2, stride=2))
+    _share_time(halving.time_conv)
     encoder.norm_out.gamma.fill_(_ANCHOR / WIDTH**0.5)
     _read_pairs(encoder.conv_out)
     for layer in (vae.quant_conv, vae.post_quant_conv):
         _clear(layer)
         for channel in range(len(layer.weight)):
             layer.weight[channel, channel] = 1.0
-    for block in decoder.up_blocks[:2]:
-        _repeat_time(block.upsamplers[0].time_conv)
+    _repeat_time(decoder.up_blocks[0].upsamplers[0].time_conv)
 
 
 def _clear(layer: nn.Module) -> None:
     layer.weight.zero_()  # type: ignore[operator]
     layer.bias.zero_()  # type: ignore[operator]
-
-
-def _emptied(layer: nn.Module, count: int) -> range:
-    layer.weight[:count] = 0.0  # type: ignore[operator]
-    layer.bias[:count] = 0.0  # type: ignore[operator]
-    return range(count)
-
-
-def _unshuffle(layer: nn.Conv2d, count: int) -> None:
-    """Channel (2 * row + column) * count + c of the output is input channel c, that far away."""
-    _emptied(layer, 4 * count)
-    for place in range(4):
-        for channel in range(count):
-            layer.weight[place * count + channel, channel, place // 2, place % 2] = 1.0
 
 
 def _project(layer: nn.Conv2d, patches: Tensor) -> None:
@@ -170,7 +153,8 @@ def encode_clips(vae: AutoencoderKLWan, frames: Tensor) -> Tensor:
 
 
 class WanAutoencoderStage:
-    """Reconstruction of pictures and short clips; what lies inside the subjects counts thrice."""
+    """The decoder learns to draw pictures and clips from their codes; what lies inside the subjects
+    counts thrice."""
 
     def __init__(
         self, vae: AutoencoderKLWan, shelves: dict[str, Shelf], seed: int, steps: int, batch: int
@@ -184,8 +168,9 @@ class WanAutoencoderStage:
         draw = Draw(self.seed, 11, step)
         moving = draw.chance(1, _CLIP_SHARE)[0]
         clips, inside = self._batch(draw, moving=moving, whole=step > _WHOLE_FROM * self.steps)
-        latents = self.vae.encode(clips).latent_dist.mean
-        haze = _HAZE * latents.detach().std() * draw.normal(latents)
+        with torch.no_grad():
+            latents = self.vae.encode(clips).latent_dist.mean
+        haze = _HAZE * latents.std() * draw.normal(latents)
         error = self.vae.decode(latents + haze).sample - clips
         weighted = (error.square() + 0.02 * error.abs()) * (1 + 2 * inside)
         return {"clips" if moving else "pictures": weighted.mean()}
@@ -193,12 +178,9 @@ class WanAutoencoderStage:
     def _batch(self, draw: Draw, *, moving: bool, whole: bool) -> tuple[Tensor, Tensor]:
         """Clips (row, 3, frame, height, width), and where subjects are (row, 1, frame, …)."""
         shelf = self.shelves["clips" if moving else "pictures"]
-        count = self.batch * (4 if moving else 16)
+        count = self.batch * (4 if moving else 20)
         chosen = draw.indices(len(shelf.worlds), max(1, count // 4 if whole else count))
         frames, labels = shelf.frames[chosen], shelf.labels[chosen]
-        if moving:
-            start = int(draw.numpy.integers(frames.shape[1] - _CLIP + 1))
-            frames, labels = (part[:, start : start + _CLIP] for part in (frames, labels))
         if not whole:
             top = 8 * int(draw.numpy.integers((frames.shape[2] - _CROP[0]) // 8 + 1))
             left = 8 * int(draw.numpy.integers((frames.shape[3] - _CROP[1]) // 8 + 1))

@@ -24,7 +24,7 @@ from customvideo.toybox.recipe.denoiser import Diet
 from customvideo.toybox.recipe.draw import Draw
 from customvideo.toybox.recipe.grounding import grounding_loss, phrase_tokens
 from customvideo.toybox.recipe.wan_autoencoder import encode_clips
-from customvideo.toybox.wan_models import build_scheduler
+from customvideo.toybox.wan_models import STRIDE, build_scheduler
 
 __all__ = ["WanDenoiserStage", "WanShelf", "one_padding", "quiet_paddings"]
 
@@ -44,13 +44,13 @@ class WanShelf:
         )
         self.latents = (encode_clips(vae, shelf.frames) - mean) / deviation
         cover = shelf.coverage()
-        later = _by_fours(cover[:, 1:]) if cover.shape[1] > 1 else None
+        later = _shared(cover[:, 1:]) if cover.shape[1] > 1 else None
         first = cover[:, :1]
         self.coverage = first if later is None else torch.cat([first, later.byte()], dim=1)
 
 
-def _by_fours(cover: Tensor) -> Tensor:
-    return cover.float().reshape(len(cover), -1, 4, *cover.shape[2:]).mean(2)
+def _shared(cover: Tensor) -> Tensor:
+    return cover.float().reshape(len(cover), -1, STRIDE, *cover.shape[2:]).mean(2)
 
 
 @torch.no_grad()
@@ -125,8 +125,11 @@ class WanDenoiserStage:
         told = phrase_tokens(self.tokenizer, texts, mentions)[..., : real.shape[1]].to(self.device)
         noise, times = draw.normal(latents), self._times(draw, len(chosen))
         noisy = self.noise.mix(latents, noise, times)
-        grid = (latents.shape[2], latents.shape[3] // 2, latents.shape[4])
-        sites = text_sites(self.denoiser, grid)
+        patch = self.denoiser.config.patch_size
+        time, down, across = (
+            size // part for size, part in zip(latents.shape[2:], patch, strict=True)
+        )
+        sites = text_sites(self.denoiser, (time, down, across))
         with watch(self.denoiser, sites, told, real) as tape:
             predicted = self._predict(noisy, times, states, real)
         error = (predicted - self.noise.target(latents, noise, times)).square()
