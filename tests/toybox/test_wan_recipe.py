@@ -21,6 +21,7 @@ from customvideo.errors import BackboneError
 from customvideo.runs.scoring import encoders_for, finder_for
 from customvideo.toybox import models, wan_models
 from customvideo.toybox.captions import vocabulary
+from customvideo.toybox.commands import EDITIONS
 from customvideo.toybox.judges import ToyClip
 from customvideo.toybox.names import names
 from customvideo.toybox.recipe.dataset import Shelf, load_split
@@ -279,3 +280,5 @@ def test_it_is_not_exported_over_another_model(folder: Path, tmp_path: Path) -> 
     result = run_cli(*given)
     assert result.exit_code == 2 and str(other) in result.stderr
     assert list(contents(other)) == ["model_index.json"]
+    is_own = EDITIONS["wan"][2]
+    assert is_own(folder) and not is_own(other)

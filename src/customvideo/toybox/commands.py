@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 
+from customvideo.backbones.base import recipes_of
 from customvideo.errors import ConfigError
 from customvideo.settings import known_keys, suggest, validated
 from customvideo.toybox.customstudio import studio as benchmark
 from customvideo.toybox.customstudio import write_subject
 from customvideo.toybox.recipe.pretrain import PretrainConfig, Pretraining
-from customvideo.toybox.recipe.wan import WanConfig, WanPretraining
+from customvideo.toybox.recipe.wan import RECIPES, WanConfig, WanPretraining
 from customvideo.toybox.render import Clip, render
 from customvideo.toybox.world import sample_world
 from customvideo.video import Video
@@ -28,11 +29,15 @@ __all__ = ["EDITIONS", "pretrain", "sheet", "studio"]
 
 Say = Callable[[str], None]
 
-EDITIONS: dict[str, tuple[Any, Any, str]] = {
-    "unet3d": (PretrainConfig, Pretraining, "model/model_index.json"),
-    "wan": (WanConfig, WanPretraining, "training-log.jsonl"),
+EDITIONS: dict[str, tuple[Any, Any, Callable[[Path], bool]]] = {
+    "unet3d": (
+        PretrainConfig,
+        Pretraining,
+        lambda folder: (folder / "model" / "model_index.json").is_file(),
+    ),
+    "wan": (WanConfig, WanPretraining, lambda folder: recipes_of(str(folder)) == RECIPES),
 }
-"""Name -> sizes, recipe, and a file that only its own exports hold."""
+"""Name -> sizes, recipe, and whether a folder is one of its own exports."""
 
 _TILE = (128, 192)
 _COLUMNS = 4
@@ -58,14 +63,14 @@ def pretrain(
         raise ConfigError(
             f"There is no edition '{edition}' of the toybox{suggest(edition, EDITIONS)}"
         )
-    settings, recipe, mark = EDITIONS[edition]
+    settings, recipe, is_own = EDITIONS[edition]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     changes = _parse(sets, settings)
     validated(settings, changes)
     config = settings.sized_for(device, changes)
     if export is not None:
-        _require_replaceable(export, mark)
+        _require_replaceable(export, is_own)
     run = recipe(config, work, device, say)
     run.run()
     if export is not None:
@@ -121,10 +126,9 @@ def _parse(sets: Sequence[str], settings: type[BaseModel]) -> dict[str, int]:
     return values
 
 
-def _require_replaceable(folder: Path, mark: str) -> None:
+def _require_replaceable(folder: Path, is_own: Callable[[Path], bool]) -> None:
     """Weights may replace weights, and nothing else: exporting clears the folder first."""
-    holds_weights = (folder / mark).is_file()
-    if folder.exists() and not holds_weights:
+    if folder.exists() and not is_own(folder):
         _require_empty(folder)
 
 

@@ -22,6 +22,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
+from customvideo.backbones.folder import quiet_loading
 from customvideo.files import write_text
 from customvideo.toybox import models
 
@@ -127,10 +128,12 @@ def build_scheduler() -> UniPCMultistepScheduler:
 
 def save_pipeline(folder: Path, parts: dict[str, Any], card: dict[str, Any]) -> None:
     """Write the parts as a stock `WanPipeline` folder with a card, networks in bfloat16."""
-    halves = {
-        name: part.to(torch.bfloat16) if isinstance(part, nn.Module) else part
-        for name, part in parts.items()
-    }
-    WanPipeline(**halves).save_pretrained(folder, safe_serialization=True)
+    # Diffusers warns of parts that it computes in float32; only how they are kept is meant here.
+    with quiet_loading():
+        halves = {
+            name: part.to(torch.bfloat16) if isinstance(part, nn.Module) else part
+            for name, part in parts.items()
+        }
+        WanPipeline(**halves).save_pretrained(folder, safe_serialization=True)
     models.say_float32(folder / "text_encoder" / "config.json")
     write_text(folder / "customvideo.json", json.dumps(card, indent=1) + "\n")

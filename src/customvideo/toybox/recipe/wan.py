@@ -32,10 +32,12 @@ from customvideo.toybox.recipe.wan_autoencoder import (
 )
 from customvideo.toybox.recipe.wan_denoiser import WanDenoiserStage, WanShelf, quiet_paddings
 
-__all__ = ["WAN_STAGES", "WanConfig", "WanPretraining"]
+__all__ = ["RECIPES", "WAN_STAGES", "WanConfig", "WanPretraining"]
 
 Progress = Callable[[str], None]
 WAN_STAGES = ("render", "autoencoder", "denoiser", "motion")
+RECIPES = "toybox-wan"
+"""How the packaged recipes for it are called, after the method's name."""
 _SCALE = "latents.json"
 _MEASURED = 1_000
 """Pictures from which the latents' means and deviation are taken."""
@@ -173,7 +175,7 @@ class WanPretraining:
             "fps": wan_models.FPS,
             "frames": wan_models.FRAMES,
             "size": list(models.SIZE),
-            "recipes": "toybox-wan",
+            "recipes": RECIPES,
             "known_nouns": sorted(CATEGORY_NOUNS.values()),
             "known_words": self.words,
         }
