@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from customvideo.backbones.base import family_of, load_backbone
+from customvideo.backbones.base import called, draws_toys, family_of, load_backbone
 from customvideo.backbones.spelling import spell, tokenizers_of
 from customvideo.errors import BackboneError, ConfigError, SubjectError, UserError
 from customvideo.evaluation.encoders import TextImageEncoder, resolve_encoder
@@ -137,7 +137,8 @@ def _require_some(label: str, folder: Path, found: Sorted) -> None:
 def _tools(plan: PreparePlan, notes: list[str]) -> _Tools:
     name, _, model = plan.segmenter.partition("=")
     segment = resolve_segmenter(name, model or None)
-    clip = plan.clip or ("toybox-clip" if plan.backbone == "toybox" else None)
+    toys = draws_toys(called(plan.backbone))
+    clip = plan.clip or ("toybox-clip" if toys else None)
     encoder = None
     if clip is not None:
         kind, _, weights = clip.partition("=")
@@ -152,8 +153,8 @@ def _tools(plan: PreparePlan, notes: list[str]) -> _Tools:
             raise
         notes.append(f"How '{plan.backbone}' reads the words is not known: {error}")
     nouns = NOUNS
-    if plan.backbone == "toybox":
-        nouns = tuple(sorted(load_backbone("toybox", "cpu").known_nouns))
+    if toys:
+        nouns = tuple(sorted(load_backbone(plan.backbone, "cpu").known_nouns))
     return _Tools(segment, encoder, _captioner(plan), tokenizers, nouns)
 
 
