@@ -44,7 +44,8 @@ _MEASURED = 1_000
 
 
 class WanConfig(BaseModel):
-    """Sizes of the Wan edition's recipe; the defaults take a CPU core about an hour."""
+    """Sizes of the Wan edition's recipe; the defaults take a free CPU core about an hour, by
+    count."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
