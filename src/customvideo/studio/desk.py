@@ -51,7 +51,7 @@ class Desk:
         workspace: where everything is.
         project: the component that holds the chosen project's id.
         undo: the panel that offers to bring back what was deleted last.
-        clock: ticks while there is work; whoever submits a job returns `ticking()` for it.
+        clock: ticks from when there is work; whoever submits a job returns `ticking()` for it.
         example: first prompt of the example project, and of an empty prompt box.
     """
 
@@ -99,9 +99,13 @@ class Desk:
         return gr.skip()
 
     def ticking(self, project: str | None) -> Any:
-        """The clock, running as long as anything is queued or being done."""
+        """Start the clock if anything is queued or being done.
+
+        Nothing stops it again but loading the page: answers may come out of order, and one that
+        was given before a job began must not stop the looking at it.
+        """
         busy = bool(project) and any(job.active for job in self.workspace.queue.list().entries)
-        return gr.Timer(active=busy)
+        return gr.Timer(active=True) if busy else gr.skip()
 
 
 def told(function: Callable[P, R]) -> Callable[P, R]:
