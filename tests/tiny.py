@@ -62,7 +62,7 @@ def build_tiny_zeroscope(folder: Path, seed: int = 0, prediction_type: str = "ep
         _text_encoder().save_pretrained(folder / "text_encoder")
         _randomised(_vae()).save_pretrained(folder / "vae")
         _randomised(_unet()).save_pretrained(folder / "unet")
-    _tokenizer().save_pretrained(folder / "tokenizer")
+    clip_tokenizer().save_pretrained(folder / "tokenizer")
     scheduler = DDIMScheduler(**SCHEDULER_CONFIG, prediction_type=prediction_type)
     scheduler.save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(_INDEX, indent=2))
@@ -132,7 +132,8 @@ def _text_encoder() -> Any:
     return encoder
 
 
-def _tokenizer() -> Any:
+def clip_tokenizer() -> Any:
+    """A CLIP tokenizer that spells a few words whole and all others by letters."""
     from transformers import CLIPTokenizer
 
     vocabulary, merges = _vocabulary()

@@ -14,7 +14,7 @@ from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenc
 
 from customvideo.errors import SubjectError
 from customvideo.subjects import segmenters
-from customvideo.subjects.segmenters import GroundedSam, Sam, Sam2
+from customvideo.subjects.segmenters import GroundedSam, Sam, Sam2, Sam3
 from customvideo.subjects.tracking import track
 from tests.subjects.films import crossing
 from tests.subjects.photos import blob
@@ -24,6 +24,7 @@ from tests.subjects.tiny_segmenters import (
     build_sam,
     build_sam2,
     build_sam2_video,
+    build_sam3,
 )
 
 
@@ -32,6 +33,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("segmenters")
     build_sam(folder / "sam")
     build_sam2(folder / "sam2")
+    build_sam3(folder / "sam3")
     build_grounding_dino(folder / "dino")
     return folder
 
@@ -94,6 +96,35 @@ def test_sam2_is_the_stock_model_prompted_in_the_middle(
     best = outputs.pred_masks[0, :, outputs.iou_scores[0, 0].argmax()][None]
     expected = torch.nn.functional.interpolate(best, (60, 90), mode="bilinear").sigmoid()
     np.testing.assert_allclose(mask, expected[0, 0].numpy(), atol=1e-5)
+
+
+def test_sam3_is_the_stock_model_asked_by_name(
+    models: Path, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = Sam3(str(models / "sam3"))
+    assert segment(image, "cat").max() == 0, "random weights are sure of nothing"
+    monkeypatch.setattr(segmenters, "_FOUND", 0.0)
+    mask = segment(image, "cat")
+    check(mask)
+    network = transformers.Sam3Model.from_pretrained(models / "sam3").eval()
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(models / "sam3")
+    words = tokenizer("cat", padding="max_length", max_length=32, return_tensors="pt")
+    resized = Image.fromarray(image).resize((56, 56), Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.asarray(resized) / 127.5 - 1).float().permute(2, 0, 1)[None]
+    with torch.no_grad():
+        outputs = network(pixel_values=pixels, **words)
+    scores = outputs.pred_logits[0].sigmoid() * outputs.presence_logits[0].sigmoid()
+    best = outputs.pred_masks[0, scores.argmax()].sigmoid()[None, None]
+    expected = torch.nn.functional.interpolate(best, (60, 90), mode="bilinear")[0, 0]
+    np.testing.assert_allclose(mask, expected.numpy(), atol=0.01)
+    assert np.abs(mask - segment(image, "dog")).max() > 0
+
+
+def test_sam2_keeps_to_a_box(models: Path, image: NDArray[np.uint8]) -> None:
+    segment = Sam2(str(models / "sam2"))
+    one, other = segment.inside(image, (5, 5, 40, 50)), segment.inside(image, (50, 5, 85, 50))
+    check(one)
+    assert np.abs(one - other).max() > 0
 
 
 def test_sam2_s_preparation_is_pillow_s_resize_and_imagenet_s_statistics(

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import transformers
 
+from tests.tiny import clip_tokenizer
+
 SIDE = 64
 
 
@@ -103,6 +105,57 @@ def build_sam2_video(folder: Path) -> Path:
         # It is sure to see something.
         network.get_parameter("mask_decoder.pred_obj_score_head.proj_out.bias").fill_(1e6)
     network.save_pretrained(folder)
+    return folder
+
+
+def build_sam3(folder: Path) -> Path:
+    """A SAM 3 of 56x56 pixels and three queries, with the tokenizer of its text encoder."""
+    layers = {"num_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    vision = {
+        "model_type": "sam3_vit_model",
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "patch_size": 14,
+        "window_size": 2,
+        "global_attn_indexes": [0],
+        "pretrain_image_size": 28,
+    }
+    tokenizer = clip_tokenizer()
+    text = {
+        "model_type": "clip_text_model",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "projection_dim": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 32,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = transformers.Sam3Config(
+        vision_config={
+            "backbone_config": vision,
+            "fpn_hidden_size": 32,
+            "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+        },
+        text_config=text,
+        geometry_encoder_config={"hidden_size": 32, "roi_size": 2, **layers},
+        detr_encoder_config={"hidden_size": 32, **layers},
+        detr_decoder_config={"hidden_size": 32, "num_queries": 3, **layers},
+        mask_decoder_config={
+            "hidden_size": 32,
+            "num_upsampling_stages": 2,
+            "num_attention_heads": 2,
+        },
+    )
+    torch.manual_seed(0)
+    transformers.Sam3Model(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

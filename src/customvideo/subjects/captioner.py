@@ -106,21 +106,17 @@ def without_looks(text: str, category: str) -> str:
     sentence about its parts. What is left may be "", but is never about the look.
     """
     noun = r"\s+".join(re.escape(part) for part in category.split())
-    kept = [
-        sentence
-        for sentence in re.split(r"(?<=[.!?;])\s+", " ".join(text.split()))
-        if not _about_looks(sentence, noun)
-    ]
-    joined = " ".join(kept)
     # From the nearest article on: "a woman holds a black and white cat" keeps its woman.
     before = rf"\b({_FIRST})\s+(?:(?!(?:{_FIRST})\b)[\w'-]+[\s,]+){{1,5}}?({noun}s?)\b"
-    joined = re.sub(before, _plain, joined, flags=re.IGNORECASE)
+    said = re.sub(before, _plain, " ".join(text.split()), flags=re.IGNORECASE)
     added = rf",?\s+(?:with|that has|who has|and has|having)\s+[\w\s'-]*?\b(?:{_PART})\b"
     colours = rf"(?:{_COLOUR})(?:(?:,\s*|\s+and\s+|\s+)(?:{_COLOUR}))*"
     coloured = rf"(?:\s+(?:that|which|who)\s+(?:is|are)\s+{colours}\b|,\s*{colours}\s*(?=[,.]|$))"
     for told in (added, coloured):
-        joined = re.sub(rf"(\b{noun}s?\b){told}", r"\1", joined, flags=re.IGNORECASE)
-    return re.sub(r"\s+([,.;!?])", r"\1", joined).strip(" ,;")
+        said = re.sub(rf"(\b{noun}s?\b){told}", r"\1", said, flags=re.IGNORECASE)
+    sentences = re.split(r"(?<=[.!?;])\s+", said)
+    kept = " ".join(one for one in sentences if not _about_looks(one, noun))
+    return re.sub(r"\s+([,.;!?])", r"\1", kept).strip(" ,;")
 
 
 def _about_looks(sentence: str, noun: str) -> bool:
