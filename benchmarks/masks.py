@@ -1,10 +1,10 @@
 """How well the embedded segmenter outlines subjects: IoU against the renderer's exact masks.
 
-    python benchmarks/masks.py                     # 200 photos of 40 toys, one after the other
-    python benchmarks/masks.py --segmenter grabcut # any row of SEGMENTERS
+    python benchmarks/masks.py                     # 200 photos of 40 toys, three minutes
+    python benchmarks/masks.py --segmenter sam --model DIR
 
-The toys are CustomStudio's, five photos each, as `customvideo toybox studio` writes them; the
-photos of one toy are segmented together, as a subject's folder is. Prints one JSON object.
+The toys are CustomStudio's, five photos each, as `customvideo toybox studio` writes them. Prints
+one JSON object.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,6 @@ def main() -> None:
     parser.add_argument("--segmenter", default="grabcut")
     parser.add_argument("--model", help="its weights, where it has any")
     parser.add_argument("--photos", type=int, default=200)
-    parser.add_argument("--worst", type=Path, help="folder for overlays of the worst masks")
     options = parser.parse_args()
     segment = resolve_segmenter(options.segmenter, options.model)
     scores: list[float] = []

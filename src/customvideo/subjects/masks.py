@@ -85,10 +85,7 @@ def resolve_segmenter(name: str, model: str | Path | None = None) -> Segmenter:
 def make_masks(
     images: Sequence[NDArray[np.uint8]], category: str, segment: Segmenter
 ) -> list[NDArray[np.float32]]:
-    """Masks of one subject's photos; together, if `segment` has a method `together` for that."""
-    together = getattr(segment, "together", None)
-    if together is not None:
-        return list(together(images, category))
+    """Masks of one subject's photos, one by one."""
     return [segment(image, category) for image in images]
 
 
