@@ -32,6 +32,7 @@ _KINDS = {".mp4": "video/mp4", ".webm": "video/webm", ".jpg": "image/jpeg", ".gi
 _FOREVER = "private, max-age=604800, immutable"
 _WEEKS = 8 * 7 * 24 * 3600
 _SIDES = ("left", "right")
+_NOWHERE = "This link leads nowhere. Check that it is whole."
 
 
 def make_app(
@@ -171,10 +172,12 @@ class _Site:
         return answer
 
     def _vote(self, request: Request, token: str, form: dict[str, str]) -> Response:
-        place = self._place(token)
+        rater = self._store.rater(token)
+        if rater is None:
+            raise HTTPException(404, _NOWHERE)
         self._require_open(request)
         try:
-            comparison, took = self._keys.voted(form.get("form", ""), place.rater)
+            comparison, took = self._keys.voted(form.get("form", ""), rater)
         except Forged as error:
             text = "This form is not one of yours. Open your link again and answer there."
             raise HTTPException(403, text) from error
@@ -182,11 +185,12 @@ class _Site:
         answers = {key: form.get(f"q-{key}", "") for key in keys}
         given = {key: side for key, side in answers.items() if side in _SIDES}
         if len(given) < len(keys):
+            place = self._place(token)
             if comparison != place.comparison:
                 return RedirectResponse(Paths(request).rater(token), 303)
             return self._show(request, token, place, given)
         try:
-            outcome = self._store.cast(place.rater, comparison, given, took)
+            outcome = self._store.cast(rater, comparison, given, took)
         except StudyError as error:
             raise HTTPException(403, str(error)) from error
         if outcome == "different":
@@ -218,7 +222,7 @@ class _Site:
     def _place(self, token: str) -> Place:
         place = self._store.place(token)
         if place is None:
-            raise HTTPException(404, "This link leads nowhere. Check that it is whole.")
+            raise HTTPException(404, _NOWHERE)
         return place
 
     def _require_open(self, request: Request) -> None:

@@ -146,6 +146,11 @@ class Store:
             return Place(rater, done, total)
         return Place(rater, done, total, row[0], _shown(row[1:]))
 
+    def rater(self, token: str) -> int | None:
+        """The number of the rater with this token; None if there is no such rater."""
+        with self._reading() as connection:
+            return self._number(connection, token)
+
     def cast(self, rater: int, comparison: int, answers: Mapping[str, str], took: int) -> Outcome:
         """Keep a rater's answers to a comparison; the first ones stand.
 
