@@ -19,6 +19,7 @@ from customvideo.workspace.processes import held, own_identity, started_at
 from customvideo.workspace.queue import runner_lock
 from customvideo.workspace.records import TrainRequest
 from customvideo.workspace.requests import recipe_for
+from customvideo.workspace.telling import tell
 from tests.workspace.conftest import Studio
 
 PATIENCE = 400.0
@@ -114,6 +115,19 @@ def test_a_photo_without_mask_is_no_surprise_after_an_hour(studio: Studio) -> No
     (folder / "masks" / "1.png").unlink()
     with pytest.raises(SubjectError, match=r"'1\.png' of <rex> has no mask"):
         studio.submit("train", **studio.training())
+
+
+@pytest.mark.usefixtures("without_runner")
+def test_jobs_are_told_and_asked_without_a_page(studio: Studio, tmp_path: Path) -> None:
+    root, quiet = studio.workspace.root, dict.fromkeys(("pause", "resume", "stop", "log"))
+    assert list(tell(root, **quiet)) == ["There is no job."]
+    job = studio.submit("generate", prompts=["a cat"])
+    assert list(tell(root, **quiet)) == [f"{job.id}  queued  Draw a video: a cat"]
+    (line,) = tell(root, **quiet | {"stop": job.id})
+    assert line.startswith(f"{job.id}  stopped") and line.endswith("Stopped before it began.")
+    assert list(tell(root, **quiet | {"log": job.id})) == [""]
+    with pytest.raises(StorageError, match="no studio's folder"):
+        list(tell(tmp_path / "nowhere", **quiet))
 
 
 # How a job's end is understood.

@@ -6,6 +6,7 @@ workspace, is started when there is something to do, and outlives whoever starte
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,7 +190,10 @@ class Queue:
             states = [state["state"] for _, state in _states(self._root)]
             if not {"queued", "running"} & set(states) or held(runner_lock(self._root)):
                 return False
-            start_detached(_RUNNER, [str(self._root)], self._root / JOBS / "runner.log")
+            log = self._root / JOBS / "runner.log"
+            process = start_detached(_RUNNER, [str(self._root)], log)
+        # It outlives us, or else leaves no dead entry in the system's table.
+        threading.Thread(target=process.wait, daemon=True).start()
         return True
 
     def _changed(self, id: str, change: Callable[[JobFolder, dict[str, Any]], None]) -> Job:
