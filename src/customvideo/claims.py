@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -19,8 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from customvideo.files import ensure_dir, storage_error
+from customvideo.processes import here, is_running
 
-__all__ = ["EXPIRY", "Claim", "claimed"]
+__all__ = ["EXPIRY", "Claim", "claimed", "forget_expired"]
 
 EXPIRY = 120.0
 """Seconds after which a claim that nobody has touched is nobody's."""
@@ -89,18 +89,29 @@ def _take(folder: Path) -> Claim | None:
     # Numbered, so that of several who find the same claim expired one alone can make the next.
     number = _number(standing[-1]) + 1 if standing else 0
     path, token = folder / f"{_PREFIX}{number}", secrets.token_hex(8)
-    told = json.dumps({"token": token, "where": _here(), "process": os.getpid()})
+    told = json.dumps({"token": token, "where": here(), "process": os.getpid()})
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except FileExistsError:
         return None
     except OSError as error:
         raise storage_error(error, path) from error
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(told)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(told)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise storage_error(error, path) from error
     for expired in standing:
         expired.unlink(missing_ok=True)
     return Claim(path, token)
+
+
+def forget_expired(folder: Path) -> None:
+    """Remove the claims on `folder` of holders that are gone."""
+    for claim in _standing(folder):
+        if not _counts(claim):
+            claim.unlink(missing_ok=True)
 
 
 def _standing(folder: Path) -> list[Path]:
@@ -122,8 +133,9 @@ def _counts(path: Path) -> bool:
     if silent > EXPIRY:
         return False
     told = _read(path)
+    process = told.get("process")
     # One that is just being written says nothing yet.
-    return told.get("where") != _here() or _is_running(told.get("process"))
+    return told.get("where") != here() or not isinstance(process, int) or is_running(process)
 
 
 def _read(path: Path) -> dict[str, object]:
@@ -132,25 +144,3 @@ def _read(path: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def _is_running(process: object) -> bool:
-    if not isinstance(process, int) or os.name == "nt":
-        # There, asking a process for a sign of life would end it.
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _here() -> str:
-    """This machine, as far as numbers of processes mean the same."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        space = ""
-    return f"{socket.gethostname()} {space}".strip()

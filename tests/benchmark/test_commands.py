@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from functools import partial
@@ -346,11 +347,9 @@ def test_an_unwritable_place_is_noticed_before_anything_is_loaded(
     plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path, data: bytes) -> None:
-        raise commands.require_writable.__globals__["StorageError"](
-            f"Cannot write '{path}': permission is denied; choose a folder you may write to."
-        )
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setitem(commands.require_writable.__globals__, "write_bytes", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     monkeypatch.setattr(commands, "Kit", None)
     said = complaint(run_cli("bench", "run", "--plan", plan, "--out", tmp_path / "out"))
     assert "permission is denied" in said and not (tmp_path / "out").exists()

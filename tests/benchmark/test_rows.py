@@ -77,7 +77,7 @@ def written(path: Path, *, change: tuple[str, str]) -> Path:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (("clip_t_scaled,", ""), "lacks the column 'clip_t_scaled'"),
+        (("prompt,", ""), "lacks the column 'prompt'"),
         (("seams,", "seams,shine,"), "column 'shine' that is unknown"),
         (("method,", "name,"), "no table of results"),
         (("0.3125", "nan"), "'nan' in line 2"),

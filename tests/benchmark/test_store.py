@@ -175,7 +175,8 @@ def test_a_folder_is_made_once_and_knows_its_edition(tmp_path: Path, edition: Ed
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"version": RESULTS_VERSION + 1}, ("results of version 2", "makes version 1")),
+        ({"version": RESULTS_VERSION + 1}, ("version 2", "made by a newer", "version 1")),
+        ({"version": 0}, ("results of version 0", "makes version 1")),
         ({"edition_digest": "another"}, ("another edition", "earlier state", "--out")),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from customvideo.errors import ConfigError, StorageError
+from customvideo.files import hidden_beside
 from customvideo.training.checkpoint import (
     OPTIMIZER,
     RNG,
@@ -22,8 +24,10 @@ from customvideo.training.checkpoint import (
     check_same_run,
     newest_valid,
     prune,
+    recover,
     save_checkpoint,
 )
+from tests.dead import hidden_of_the_dead
 
 
 def save(folder: Path, step: int, size: int = 4, **state: Any) -> Checkpoint:
@@ -103,12 +107,64 @@ def test_a_spoilt_checkpoint_is_skipped_and_named(
 
 
 def test_leftovers_of_a_killed_save_are_ignored_and_cleaned_up(tmp_path: Path) -> None:
-    leftover = tmp_path / ".partial-123"
-    leftover.mkdir()
-    (leftover / "state.json").write_text("{}")
+    old, dead = tmp_path / ".partial-123", hidden_of_the_dead(tmp_path / "9", ".saving")
+    for leftover in (old, dead):
+        leftover.mkdir()
+        (leftover / "state.json").write_text("{}")
+    # An earlier version stamped no process on its own: only time tells that it is gone.
+    os.utime(old, (0, 0))
     assert newest_valid(tmp_path).newest is None
     save(tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_what_a_running_process_is_saving_stays(tmp_path: Path) -> None:
+    ours = hidden_beside(tmp_path / "9", ".saving")
+    ours.mkdir()
+    save(tmp_path, 1)
+    assert ours.is_dir()
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_kill_while_a_checkpoint_is_replaced_loses_none(tmp_path: Path, renames: int) -> None:
+    """Between the renames no checkpoint of the step is in sight; both are there, whole."""
+    save(tmp_path / "new", 3, score=2.0)
+    old = save(tmp_path, 3, score=1.0).path
+    (tmp_path / "new/3").rename(hidden_of_the_dead(old, ".saving"))
+    (tmp_path / "new").rmdir()
+    if renames:
+        old.rename(hidden_of_the_dead(old, ".replaced"))
+        assert newest_valid(tmp_path).newest is None
+    recover(tmp_path)
+    newest = newest_valid(tmp_path).newest
+    assert newest is not None
+    assert newest.state["score"] == (2.0 if renames else 1.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+
+
+def test_an_old_checkpoint_comes_back_where_the_new_one_is_broken(tmp_path: Path) -> None:
+    old = save(tmp_path, 3).path
+    old.rename(hidden_of_the_dead(old, ".replaced"))
+    half = hidden_of_the_dead(old, ".saving")
+    half.mkdir()
+    (half / "adapter.safetensors").write_bytes(b"adap")
+    recover(tmp_path)
+    assert newest_valid(tmp_path).newest == Checkpoint(tmp_path / "3", 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+
+
+def test_what_was_being_removed_never_comes_back(tmp_path: Path) -> None:
+    doomed = save(tmp_path, 3).path
+    doomed.rename(hidden_of_the_dead(doomed, ".removed"))
+    recover(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused_by_name(tmp_path: Path) -> None:
+    folder = save(tmp_path, 3, format=2).path
+    with pytest.raises(ConfigError, match="made by a newer customvideo") as error:
+        newest_valid(tmp_path)
+    assert str(folder) in str(error.value)
 
 
 def test_the_same_step_can_be_saved_again(tmp_path: Path) -> None:

@@ -175,8 +175,8 @@ def _parse(path: Path, text: str | None) -> AdapterHeader:
         version = _version(json.loads(text))
         if version > FORMAT_VERSION:
             raise AdapterError(
-                f"'{path}' has format {version}, which this version of customvideo is too old "
-                "for; update customvideo."
+                f"'{path}' has format {version}, made by a newer customvideo than this one, which "
+                f"knows formats up to {FORMAT_VERSION}; update customvideo."
             )
         header = AdapterHeader.model_validate_json(text)
         _ = header.learned_words

@@ -68,6 +68,7 @@ def run(
     kit = Kit(edition, plan.device)
     jobs = _jobs(plan, kit, combinations, [base, *entries])
     store.create(edition, name)
+    store.tidy()
     if unlabelled := store.adopt(jobs):
         say(f"{unlabelled} earlier results lose their label, which means another recipe now.")
     todo, lost = _left(store, kit, jobs, retry_failed=retry_failed)

@@ -6,7 +6,6 @@ was. Who calls, and for which jobs, is `customvideo.fleet`.
 
 from __future__ import annotations
 
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -27,13 +26,14 @@ from customvideo.benchmark.probe import Base, probe
 from customvideo.benchmark.store import Failure, JobFolder, Store
 from customvideo.claims import Claim, claimed
 from customvideo.errors import StorageError
+from customvideo.files import discard
 from customvideo.fleet import work
 from customvideo.fleet.work import Note, Work
 from customvideo.generation import generate
 from customvideo.methods.base import learned_numbers, load_method
 from customvideo.methods.rendering import Mixes
 from customvideo.subjects.prompt import Prompt
-from customvideo.training.checkpoint import newest_valid
+from customvideo.training.checkpoint import newest_valid, recover
 from customvideo.training.interrupt import Interrupted
 from customvideo.training.progress import StepReport, read_losses
 from customvideo.training.trainer import Trainer
@@ -130,6 +130,7 @@ class Worker:
         backbone = self.kit.backbone(job.recipe.backbone)
         subjects = self.kit.subjects(job.subjects, backbone)
         method = load_method(job.recipe.method, job.recipe.method_options)
+        recover(folder.training / _CHECKPOINTS)
         done = newest_valid(folder.training / _CHECKPOINTS).newest
         earlier = _seconds(folder) if done is not None else 0.0
 
@@ -216,7 +217,7 @@ def _tidy(folder: JobFolder) -> None:
     if folder.training.is_dir():
         with suppress(FileNotFoundError):
             (folder.training / _LOSSES).replace(folder.losses)
-        shutil.rmtree(folder.training, ignore_errors=True)
+        discard(folder.training)
 
 
 def _require_held(claim: Claim) -> None:
@@ -226,4 +227,4 @@ def _require_held(claim: Claim) -> None:
 
 def _seconds(folder: JobFolder) -> float:
     """Seconds of the steps that a stopped training has on record."""
-    return sum(float(line["seconds"]) for line in read_losses(folder.training / _LOSSES))
+    return sum(float(line.get("seconds", 0.0)) for line in read_losses(folder.training / _LOSSES))

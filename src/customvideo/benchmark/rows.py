@@ -159,13 +159,17 @@ def _require_columns(found: list[str], path: Path) -> None:
             f"'{path}' is no table of results: it has no columns 'method' and 'combination'; give "
             "the rows.csv of a benchmark."
         )
-    missing = [name for name in COLUMNS if name not in found]
+    missing = [name for name in COLUMNS if name not in found and name not in SCORES]
     unknown = [name for name in found if name not in COLUMNS]
-    if missing or unknown:
-        what = f"lacks the column '{missing[0]}'" if missing else f"has a column '{unknown[0]}'"
+    if missing:
         raise StorageError(
-            f"'{path}' {what}{'' if missing else ' that is unknown here'}: it is of another "
-            "version; run the benchmark again with this one."
+            f"'{path}' lacks the column '{missing[0]}': it is of another version; run the "
+            "benchmark again with this one."
+        )
+    if unknown:
+        raise StorageError(
+            f"'{path}' has a column '{unknown[0]}' that is unknown here: it was made by a newer "
+            "customvideo; update customvideo, or run the benchmark again with this one."
         )
 
 
@@ -174,10 +178,11 @@ def _row(values: Mapping[str, str], where: str) -> ResultRow:
     for name in COLUMNS:
         read = _READERS.get(name, _score)
         try:
-            parsed[name] = read(values[name])
+            # A score that an earlier version did not know was not measured.
+            parsed[name] = read(values.get(name, ""))
         except ValueError as error:
             raise StorageError(
-                f"'{values[name]}' in {where} cannot be '{name}'; correct it, or run the "
+                f"'{values.get(name, '')}' in {where} cannot be '{name}'; correct it, or run the "
                 "benchmark again."
             ) from error
     return ResultRow(**parsed)

@@ -22,7 +22,6 @@ another recipe lies beside this one's. Who does a job is `customvideo.benchmark.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -31,9 +30,10 @@ from typing import Any
 
 from customvideo.benchmark.editions import Edition
 from customvideo.benchmark.grid import RESULTS_VERSION, Job, Sample, job_of
+from customvideo.claims import forget_expired
 from customvideo.errors import BenchmarkError, StorageError
 from customvideo.evaluation.scores import Row
-from customvideo.files import ensure_dir, write_bytes, write_text
+from customvideo.files import discard, ensure_dir, sweep, write_bytes, write_text
 from customvideo.runs.folder import ADAPTER
 
 __all__ = ["BENCH", "ROWS", "Failure", "JobFolder", "Scored", "Store"]
@@ -165,7 +165,7 @@ class JobFolder:
     def forget_failure(self) -> None:
         """Let the job be tried anew, from its beginning unless it came as far as an adapter."""
         if self.failure is not None:
-            shutil.rmtree(self.training, ignore_errors=True)
+            discard(self.training)
             (self.path / _FAILED).unlink(missing_ok=True)
 
     @property
@@ -219,7 +219,7 @@ class Store:
 
     def create(self, edition: Edition, name: str) -> None:
         """Say what the folder is for, if it does not yet; `name` is what finds the edition."""
-        ensure_dir(self.out / _JOBS)
+        # First of all: without it the folder would be taken for somebody else's.
         if not (self.out / BENCH).is_file():
             told = {
                 "version": RESULTS_VERSION,
@@ -228,6 +228,13 @@ class Store:
                 "edition_digest": edition.digest,
             }
             _write(self.out / BENCH, told)
+        ensure_dir(self.out / _JOBS)
+
+    def tidy(self) -> None:
+        """Remove what killed runners left half-written, and their claims."""
+        sweep(self.out)
+        for folder in (self.out / _JOBS).glob("[!.]*"):
+            forget_expired(folder)
 
     @property
     def edition(self) -> str:
@@ -293,6 +300,11 @@ class Store:
 
     def _require_version(self, told: Mapping[str, Any]) -> None:
         version = told.get("version")
+        if isinstance(version, int) and version > RESULTS_VERSION:
+            raise BenchmarkError(
+                f"'{self.out}' holds results of version {version}, made by a newer customvideo "
+                f"than this one, which knows version {RESULTS_VERSION}; update customvideo."
+            )
         if version != RESULTS_VERSION:
             raise BenchmarkError(
                 f"'{self.out}' holds results of version {version}, and this program makes version "

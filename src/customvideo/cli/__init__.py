@@ -9,11 +9,14 @@ heavy is imported before a verb is known.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -42,7 +45,7 @@ class _Verbs(TyperGroup):
     """Runs a verb, and says what went wrong in the way described above."""
 
     def invoke(self, ctx: Any) -> Any:
-        with _plain_notes():
+        with _plain_notes(), _stoppable():
             try:
                 return super().invoke(ctx)
             except UserError as error:
@@ -330,6 +333,23 @@ def main() -> None:
 def _complain(message: object, code: int) -> None:
     typer.echo(f"customvideo: {message}", err=True)
     raise typer.Exit(code)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM stop a verb by an exception, as Ctrl-C does: nothing half-written stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    found = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, found)
 
 
 class _Notes(logging.Handler):

@@ -16,7 +16,7 @@ from customvideo.demo.acts import Act
 from customvideo.errors import ConfigError
 from customvideo.files import ensure_dir, write_text
 from customvideo.runs.folder import ADAPTER, CHECKPOINTS
-from customvideo.training.checkpoint import newest_valid
+from customvideo.training.checkpoint import newest_valid, recover
 
 __all__ = ["Ledger", "require_free"]
 
@@ -56,6 +56,7 @@ class Ledger:
     def has_begun(self, act: Act) -> bool:
         """Whether the act's learning can be gone on with."""
         checkpoints = act.folder(self._out) / CHECKPOINTS
+        recover(checkpoints)
         return self._acts.get(act.key) == _BEGUN and newest_valid(checkpoints).newest is not None
 
     def begin(self, act: Act) -> None:

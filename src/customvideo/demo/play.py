@@ -15,8 +15,8 @@ from customvideo.demo.countdown import Countdown, clock
 from customvideo.demo.ledger import Ledger, require_free
 from customvideo.demo.page import Played, write_page
 from customvideo.evaluation.evaluate import Encoders
-from customvideo.files import write_text
-from customvideo.runs.folder import ADAPTER, REPORT, Say
+from customvideo.files import sweep, write_text
+from customvideo.runs.folder import ADAPTER, REPORT, Say, alone_in
 from customvideo.runs.learning import Job, fit
 from customvideo.runs.scoring import encoders_for, finder_for
 from customvideo.training.interrupt import Interrupted
@@ -63,7 +63,14 @@ def run(
         Interrupted: stopped from outside; the message says how to go on.
     """
     require_free(out)
-    recipe = apply_keys(recipe or default_recipe(), [("seed", seed)])
+    with alone_in(out):
+        sweep(out)
+        return _run(
+            out, say, apply_keys(recipe or default_recipe(), [("seed", seed)]), device, encoders
+        )
+
+
+def _run(out: Path, say: Say, recipe: Recipe, device: str, encoders: Encoders | None) -> Path:
     backbone = load_backbone(recipe.backbone, device)
     judges = stage.Judges(
         encoders or encoders_for(backbone, device=device), finder_for(backbone, device=device)

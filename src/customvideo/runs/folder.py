@@ -20,9 +20,10 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from customvideo.adapters.adapter import Adapter
 from customvideo.errors import ConfigError, StorageError
-from customvideo.files import ensure_dir, write_bytes
-from customvideo.training.checkpoint import newest_valid
+from customvideo.files import ensure_dir, hidden_beside, locked, storage_error, sweep
+from customvideo.training.checkpoint import newest_valid, recover
 from customvideo.training.interrupt import Interrupted
 from customvideo.training.progress import read_losses
 
@@ -37,10 +38,13 @@ __all__ = [
     "REPLAY",
     "REPORT",
     "Say",
+    "alone_in",
     "claim",
+    "held",
     "loss_curves",
     "require_new_file",
     "require_writable",
+    "save_adapter",
     "undone_on_error",
 ]
 
@@ -53,7 +57,41 @@ CHECKPOINTS, MASKS, PREVIEWS, REPLAY = "checkpoints", "masks", "previews", "repl
 LOSSES = "losses.jsonl"
 _BEGUN = (RECIPE, ENVIRONMENT, MASKS, CHECKPOINTS, REPLAY, LOSSES, "tensorboard", "wandb")
 """What a run that never came to its first checkpoint may have left: nothing to be missed."""
-_PROBE, _PROBE_SIZE = ".probe", 1 << 16
+_PROBE_SIZE = 1 << 16
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Keep other processes out of the folder `out` for the block; it vanishes again if it was made
+    for nothing.
+
+    Raises:
+        StorageError: another process is at work there, or it is a file.
+    """
+    _refuse_file(out)
+    missing = _missing(out)
+    try:
+        with locked(ensure_dir(out)):
+            yield
+    finally:
+        _remove_empty(missing)
+
+
+@contextmanager
+def held(out: Path, *, resume: bool) -> Iterator[None]:
+    """Claim the folder of a run and keep other processes out of it for the block.
+
+    A checkpoint that a killed process left whole is brought back first, and what else it left is
+    removed.
+
+    Raises:
+        ConfigError, StorageError: as `claim`, or another process is at work there.
+    """
+    with alone_in(out):
+        recover(out / CHECKPOINTS)
+        claim(out, resume)
+        sweep(out)
+        yield
 
 
 def claim(out: Path, resume: bool) -> None:
@@ -75,8 +113,7 @@ def claim(out: Path, resume: bool) -> None:
                 "out --resume to start anew."
             )
         return
-    if out.exists() and not out.is_dir():
-        raise StorageError(f"'{out}' is a file, not a folder for a run; choose another --out.")
+    _refuse_file(out)
     found = {path.name for path in out.glob("[!.]*")}
     if begun:
         raise ConfigError(
@@ -95,10 +132,15 @@ def require_writable(out: Path) -> None:
     missing = _missing(out)
     try:
         ensure_dir(out)
-        write_bytes(out / _PROBE, bytes(_PROBE_SIZE))
+        probe = hidden_beside(out / RECIPE)
+        try:
+            probe.write_bytes(bytes(_PROBE_SIZE))
+        except OSError as error:
+            raise storage_error(error, out) from error
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
     finally:
-        with suppress(OSError):
-            (out / _PROBE).unlink(missing_ok=True)
         _remove_empty(missing)
 
 
@@ -127,6 +169,28 @@ def loss_curves(out: Path) -> dict[str, list[tuple[int, float]]]:
         for name, value in {"loss": line["loss"], **line["parts"]}.items():
             curves.setdefault(name, []).append((line["step"], value))
     return curves
+
+
+def save_adapter(adapter: Adapter, out: Path) -> None:
+    """Write what was learned into the folder of its run.
+
+    Raises:
+        StorageError: it cannot be written; the message says where it is kept.
+    """
+    try:
+        adapter.save(out / ADAPTER)
+    except StorageError as error:
+        if not (out / CHECKPOINTS).is_dir():
+            raise
+        raise StorageError(
+            f"{error} All steps are done and kept in '{out / CHECKPOINTS}': --resume writes the "
+            "adapter."
+        ) from error
+
+
+def _refuse_file(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise StorageError(f"'{out}' is a file, not a folder for a run; choose another --out.")
 
 
 def _contents(out: Path) -> set[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,9 +42,10 @@ from customvideo.runs.folder import (
     RECIPE,
     REPORT,
     Say,
-    claim,
+    held,
     loss_curves,
     require_writable,
+    save_adapter,
     undone_on_error,
 )
 from customvideo.runs.masking import mask_effect, say_masks
@@ -121,10 +121,10 @@ def train(plan: TrainPlan, say: Say) -> Path:
     """
     if not is_main():
         return _follow(plan)
-    claim(plan.out, plan.resume)
-    recipe = recipe_of(plan, say)
-    require_writable(plan.out)
-    adapter = learn(recipe, plan.out, resume=plan.resume, device=plan.device, say=say)
+    with held(plan.out, resume=plan.resume):
+        recipe = recipe_of(plan, say)
+        require_writable(plan.out)
+        adapter = learn(recipe, plan.out, resume=plan.resume, device=plan.device, say=say)
     if plan.recipe is not None and plan.recipe.is_dir():
         for line in differences(plan.recipe, plan.out):
             say(f"Not as in '{plan.recipe}': {line}.")
@@ -133,14 +133,10 @@ def train(plan: TrainPlan, say: Say) -> Path:
 
 def _follow(plan: TrainPlan) -> Path:
     """Take part in a run that another process writes and speaks for."""
-    job = load_job(recipe_of(plan, _say_nothing), plan.device)
+    job = load_job(recipe_of(plan, lambda _: None), plan.device)
     trainer = Trainer(job.recipe, plan.out, preview=lambda *_: None, console=Console(quiet=True))
     trainer.fit(job.backbone, job.method, job.subjects, plan.resume)
     return plan.out / ADAPTER
-
-
-def _say_nothing(_: str) -> None:
-    return None
 
 
 def learn(
@@ -152,7 +148,7 @@ def learn(
     say: Say,
     on_step: OnStep | None = None,
 ) -> Path:
-    """Do what `recipe` says in the folder `out`, which is claimed and can be written.
+    """Do what `recipe` says in the folder `out`, which is held and can be written.
 
     `on_step` is told of every finished step; a KeyboardInterrupt from it ends the run, saved.
     Returns the adapter's path, and raises as `train`."""
@@ -166,8 +162,15 @@ def learn(
     turned = knobs(job.recipe, hasattr(job.backbone, "checkpointed"))
     with enough_memory(f"training on '{job.backbone.name}'", turned, "--fit auto chooses"):
         adapter = fit(job, out, resume=resume, say=say, on_step=on_step)
-    _write_report(job, out, adapter)
-    say(f"Wrote '{out / ADAPTER}' and '{out / REPORT}'. Next:")
+    try:
+        _write_report(job, out, adapter)
+    except Exception as error:
+        # What was learned is there, whatever becomes of the pictures of it.
+        kind = type(error).__name__
+        _LOG.warning("The report could not be made, all else is there (%s: %s).", kind, error)
+        say(f"Wrote '{out / ADAPTER}'. Next:")
+    else:
+        say(f"Wrote '{out / ADAPTER}' and '{out / REPORT}'. Next:")
     say(f"  {_generate_command(adapter, out)}")
     return out / ADAPTER
 
@@ -191,8 +194,6 @@ def customize(
         CustomVideoWarning: the backbone never learned what a subject is.
     """
     folder = None if out is None else Path(out)
-    if folder is not None:
-        claim(folder, resume=False)
     recipe = compose_recipe([("backbone", backbone.name), *keys.items()])
     if recipe.fit is not None:
         raise ConfigError(
@@ -201,10 +202,12 @@ def customize(
         )
     method = load_method(recipe.method, recipe.method_options)
     _note_unlearned(backbone, [subject.category for subject in subjects])
-    with nullcontext() if folder is None else undone_on_error(folder):
-        adapter = Trainer(recipe, folder).fit(backbone, method, subjects)
-    if folder is not None:
-        adapter.save(folder / ADAPTER)
+    if folder is None:
+        return Trainer(recipe).fit(backbone, method, subjects)
+    with held(folder, resume=False):
+        with undone_on_error(folder):
+            adapter = Trainer(recipe, folder).fit(backbone, method, subjects)
+        save_adapter(adapter, folder)
     return adapter
 
 
@@ -254,7 +257,7 @@ def fit(job: Job, out: Path, *, resume: bool, say: Say, on_step: OnStep | None =
             _describe(job, out)
         say_masks(job.method, job.subjects, out, say)
         adapter = trainer.fit(job.backbone, job.method, job.subjects, resume)
-    adapter.save(out / ADAPTER)
+    save_adapter(adapter, out)
     if effect := mask_effect(out):
         say(effect)
     best = best_checkpoint(out / CHECKPOINTS)

@@ -29,12 +29,12 @@ from customvideo.errors import (
     PromptError,
     SubjectError,
 )
-from customvideo.files import ensure_dir, write_text
+from customvideo.files import atomic_path, write_text
 from customvideo.methods.base import TuningFree, load_method
 from customvideo.runs.folder import (
     REPLAY,
     Say,
-    claim,
+    held,
     require_new_file,
     require_writable,
     undone_on_error,
@@ -146,7 +146,11 @@ def add(plan: AddPlan, say: Say) -> Path:
     """
     if plan.resume:
         return train(TrainPlan(plan.out, resume=True, device=plan.device), say)
-    claim(plan.out, resume=False)
+    with held(plan.out, resume=False):
+        return _add(plan, say)
+
+
+def _add(plan: AddPlan, say: Say) -> Path:
     earlier = Adapter.load(plan.to)
     recipe = _recipe(plan, earlier)
     if isinstance(load_method(recipe.method, recipe.method_options), TuningFree):
@@ -345,7 +349,8 @@ def _drawn(
         except SubjectError:
             continue
         for place, pixels in (("", picture), ("masks", (mask * 255).round().astype(np.uint8))):
-            Image.fromarray(pixels).save(ensure_dir(folder / place) / f"{seed}.png")
+            with atomic_path(folder / place / f"{seed}.png") as partial:
+                Image.fromarray(pixels).save(partial)
         found += 1
         if found == _DRAWN:
             break

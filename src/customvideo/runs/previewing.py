@@ -23,12 +23,16 @@ __all__ = ["previewer"]
 
 def previewer(recipe: Recipe, backbone: Backbone, out: Path) -> Callable[[int, Adapter], None]:
     """What draws the subjects after a step, as `<step>.mp4` and, where the method lets attention
-    be recorded, `<step>-attention.png`, among the previews of the run in `out`."""
+    be recorded, `<step>-attention.png`, among the previews of the run in `out`.
+
+    What is there already, from before a stop, is not drawn again."""
 
     def preview(step: int, adapter: Adapter) -> None:
+        file = out / PREVIEWS / f"{step:06d}.mp4"
+        if file.is_file():
+            return
         options, seed = recipe.sampling, recipe.seed
         prompt = list_subjects(adapter.words)
-        file = out / PREVIEWS / f"{step:06d}.mp4"
         if renderer(adapter) is not None:
             video = generate(backbone, adapter, prompt, seed=seed, options=options)
         else:

@@ -6,8 +6,9 @@
         BEST  {"step": 100, "score": 0.31}
 
 A checkpoint is written to a hidden neighbour, flushed, and renamed into place; `COMPLETE`, written
-last, holds the SHA-256 of every other file. Nothing in it is pickled. What is in the files is
-decided by the trainer; this file only keeps them safe.
+last, holds the SHA-256 of every other file. One that a kill left whole under its hidden name is
+brought back by `recover`. Nothing in it is pickled. What is in the files is decided by the trainer;
+this file only keeps them safe.
 """
 
 from __future__ import annotations
@@ -15,11 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,16 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from customvideo.errors import ConfigError, StorageError
-from customvideo.files import ensure_dir, require_free, storage_error, write_bytes, write_text
+from customvideo.files import (
+    ensure_dir,
+    hidden_beside,
+    require_free,
+    storage_error,
+    sync_folder,
+    write_bytes,
+    write_text,
+)
+from customvideo.processes import is_left_behind
 
 __all__ = [
     "Checkpoint",
@@ -38,6 +46,7 @@ __all__ = [
     "clear",
     "newest_valid",
     "prune",
+    "recover",
     "save_checkpoint",
     "whole_checkpoints",
 ]
@@ -50,7 +59,8 @@ ADAPTER, OPTIMIZER, RNG, STATE = (
 )
 _COMPLETE = "COMPLETE"
 _BEST = "BEST"
-_PARTIAL = ".partial-"
+_SAVING, _REPLACED, _REMOVED = ".saving", ".replaced", ".removed"
+"""Ends of hidden names: being written; making room for a newer one of its step; being removed."""
 _FORMAT = 1
 _NAMED_DIFFERENCES = 3
 
@@ -113,6 +123,7 @@ def save_checkpoint(
     Raises:
         StorageError: the place is full or cannot be written; earlier checkpoints stay as they were.
     """
+    recover(folder)
     encoded = {name: save(dict(content)) for name, content in tensors.items()}
     # Half as much again for the adapter, which is smaller than its two AdamW moments.
     require_free(folder, sum(len(data) for data in encoded.values()) * 3 // 2)
@@ -128,12 +139,46 @@ def save_checkpoint(
     return Checkpoint(target, step)
 
 
+def recover(folder: Path) -> None:
+    """Bring back what a killed process left whole under a hidden name, and remove its other
+    leftovers.
+
+    A kill between the two renames that replace a checkpoint leaves none of its step in sight: the
+    new one is put in its place, or the old one where the new one never became whole.
+    """
+    if not folder.is_dir():
+        return
+    for kind in (_SAVING, _REPLACED, _REMOVED, ".partial-"):
+        hidden = sorted(path for path in folder.glob(".*") if kind in path.name)
+        for left in filter(is_left_behind, hidden):
+            if kind in (_SAVING, _REPLACED) and _fault(left) is None:
+                _bring_back(left)
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _bring_back(left: Path) -> None:
+    """Put the whole checkpoint at `left` in its place, unless there is a whole one."""
+    target = left.with_name(str(Checkpoint(left, 0).state["step"]))
+    if _fault(target) is None:
+        return
+    broken = _make_way(target)
+    left.rename(target)
+    sync_folder(target.parent)
+    if broken is not None:
+        shutil.rmtree(broken, ignore_errors=True)
+
+
 def newest_valid(folder: Path) -> Search:
-    """Find the newest whole checkpoint, and say what is wrong with the newer ones."""
+    """Find the newest whole checkpoint, and say what is wrong with the newer ones.
+
+    Raises:
+        ConfigError: it was made by a newer version of this program.
+    """
     broken: list[str] = []
     for checkpoint in sorted(_all(folder), key=lambda found: found.step, reverse=True):
         fault = _fault(checkpoint.path)
         if fault is None:
+            _require_known(checkpoint)
             return Search(checkpoint, tuple(broken))
         broken.append(f"Checkpoint '{checkpoint.path}' is skipped: {fault}.")
     return Search(None, tuple(broken))
@@ -158,7 +203,8 @@ def best_checkpoint(folder: Path) -> tuple[Checkpoint, float] | None:
 def prune(folder: Path, keep: int, latest: Checkpoint, score: float | None) -> None:
     """Mark `latest` as the best if its `score` is, then remove all but the newest `keep` and it.
 
-    Call it after `latest` is complete, never before: what it removes is gone.
+    Call it after `latest` is complete, never before: what it removes is gone. Called again, as a
+    resumed run does whose predecessor may have been killed in here, it changes nothing more.
     """
     best = best_checkpoint(folder)
     if score is not None and math.isfinite(score) and (best is None or score < best[1]):
@@ -225,26 +271,52 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _new_folder(target: Path) -> Iterator[Path]:
     """A hidden folder that becomes `target` when the block ends well, and vanishes otherwise."""
     parent = ensure_dir(target.parent)
-    for leftover in parent.glob(f"{_PARTIAL}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial = parent / f"{_PARTIAL}{secrets.token_hex(6)}"
+    partial = hidden_beside(target, _SAVING)
+    replaced: Path | None = None
     try:
         yield ensure_dir(partial)
-        _sync(partial)
-        if target.exists():
-            _remove(target)
+        sync_folder(partial)
+        replaced = _make_way(target)
         partial.rename(target)
-        _sync(parent)
+        sync_folder(parent)
     except OSError as error:
-        raise storage_error(error, target) from error
+        raise _unsaved(target, storage_error(error, target)) from error
     except StorageError as error:
         # The hidden folder's name would tell nobody anything.
-        reason = str(error).replace(str(partial), str(target))
-        raise StorageError(
-            f"The checkpoint '{target}' could not be saved, earlier ones are untouched: {reason}"
-        ) from error
+        raise _unsaved(target, str(error).replace(str(partial), str(target))) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if replaced is not None:
+            if not target.exists():
+                # If even that fails, `recover` does it later.
+                with suppress(OSError):
+                    replaced.rename(target)
+            if target.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _unsaved(target: Path, reason: object) -> StorageError:
+    return StorageError(
+        f"The checkpoint '{target}' could not be saved, earlier ones are untouched: {reason}"
+    )
+
+
+def _make_way(target: Path) -> Path | None:
+    """Move what is at `target` aside; where it is now, if there was anything."""
+    if not target.exists():
+        return None
+    aside = hidden_beside(target, _REPLACED)
+    target.rename(aside)
+    return aside
+
+
+def _require_known(checkpoint: Checkpoint) -> None:
+    version = checkpoint.state.get("format")
+    if version != _FORMAT:
+        raise ConfigError(
+            f"The checkpoint '{checkpoint.path}' has format {version}, made by a newer customvideo "
+            f"than this one, which knows format {_FORMAT}; update customvideo."
+        )
 
 
 def _all(folder: Path) -> list[Checkpoint]:
@@ -255,7 +327,7 @@ def _all(folder: Path) -> list[Checkpoint]:
 
 def _remove(path: Path) -> None:
     # Renamed first: a removal cut short must not leave something that looks like a checkpoint.
-    doomed = path.with_name(f"{_PARTIAL}{secrets.token_hex(6)}")
+    doomed = hidden_beside(path, _REMOVED)
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
@@ -282,14 +354,3 @@ def _fault(path: Path) -> str | None:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    """Flush a folder's entries; a no-op where folders cannot be opened (Windows)."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

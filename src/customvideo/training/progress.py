@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from customvideo.files import write_text
 __all__ = ["LossLog", "ProgressView", "StepReport", "read_losses"]
 
 _LINES_PER_RUN = 20
+_RECORDED = {"step", "loss", "parts"}
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,16 @@ class LossLog:
 
 
 def read_losses(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `losses.jsonl`, keys as in `StepReport`; empty if there is no such file."""
+    """The lines of a `losses.jsonl`, keys as in `StepReport`; empty if there is no such file.
+
+    It is a record only: what cannot be read of it is left out and warned of."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        told = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if all(isinstance(line, dict) and line.keys() >= _RECORDED for line in told):
+            return told
+    except (OSError, ValueError):
+        pass
+    _LOG.warning("'%s' is damaged, so the losses in it are not shown; training goes on.", path)
+    return []

@@ -163,8 +163,11 @@ class Session:
             self._accelerator.log(values, step=report.step)
 
     def close(self) -> None:
-        """Finish the tracker's files, and leave nothing of the adapter frozen."""
+        """Leave nothing of the adapter frozen."""
         self.task.adapter.train_only()
+
+    def end_tracking(self) -> None:
+        """Finish the tracker's files."""
         if self._accelerator.log_with:
             self._accelerator.end_training()
 

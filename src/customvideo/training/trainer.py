@@ -15,18 +15,16 @@ and nothing else: where the final adapter goes is its receiver's business.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from customvideo.adapters.adapter import Adapter
 from customvideo.attention.site import describe, require_visible
 from customvideo.backbones.base import Backbone
-from customvideo.errors import ConfigError, SubjectError
+from customvideo.errors import ConfigError, StorageError, SubjectError, UserError
 from customvideo.methods.base import Method, PriorPlan, TuningFree
 from customvideo.settings import validated
 from customvideo.subjects.subject import Subject
@@ -38,16 +36,18 @@ from customvideo.training.checkpoint import (
     clear,
     newest_valid,
     prune,
+    recover,
 )
 from customvideo.training.clips import clip_pool
 from customvideo.training.config import FREE_ON_RESUME, OF_CLIPS, TrainerConfig
 from customvideo.training.interrupt import Interrupted, StopRequest, catch_signals
 from customvideo.training.prior import PriorPool, build_prior
 from customvideo.training.progress import LossLog, ProgressView, StepReport
-from customvideo.training.ranks import Ranks, asked_processes
+from customvideo.training.ranks import Ranks, asked_processes, is_main
 from customvideo.training.session import Session, Task, build_accelerator, resolve_precision
 from customvideo.training.sharding import shard_base
 from customvideo.training.stages import Schedule
+from customvideo.training.surroundings import checkpointing, own_randomness, text_encoder
 from customvideo.training.tracking import start_tracking
 
 __all__ = ["Interrupted", "StepReport", "Trainer", "TrainerConfig", "best_checkpoint"]
@@ -67,6 +67,7 @@ class Trainer:
         on_step: called after every optimizer step.
         preview: called with the step and the adapter every `preview_every` steps, after a
             checkpoint, with the adapter *not* attached; whatever it raises is logged and forgotten.
+            A resumed run calls it again for the step it resumes from.
         console: where progress is shown; None for standard error.
     """
 
@@ -112,14 +113,14 @@ class Trainer:
             raise SubjectError("There is no subject to train on; give at least one.")
         if isinstance(method, TuningFree):
             _LOG.info("Nothing is trained: %s.", method.untrained())
-            with _own_randomness(self.config.seed, backbone.device):
+            with own_randomness(self.config.seed, backbone.device):
                 return method.trainable(backbone, subjects)
         identity = self._identity(backbone, method, subjects)
-        found = self._find(identity) if resume else None
+        found = self._find(identity, method) if resume else None
         with (
-            _own_randomness(self.config.seed, backbone.device),
-            _checkpointing(backbone, self.config.gradient_checkpointing),
-            _text_encoder(backbone, self.config.text_encoder),
+            own_randomness(self.config.seed, backbone.device),
+            checkpointing(backbone, self.config.gradient_checkpointing),
+            text_encoder(backbone, self.config.text_encoder),
         ):
             try:
                 session = self._prepare(backbone, method, subjects)
@@ -127,8 +128,12 @@ class Trainer:
                 raise Interrupted(
                     "Stopped before the first step; run the same command again to start."
                 ) from None
-            if found is not None:
+            if found is not None and self.checkpoints is not None:
                 session.restore(found)
+                if is_main():
+                    # The run may have been killed between saving and this.
+                    keep, score = self.config.keep_checkpoints, found.state["score"]
+                    prune(self.checkpoints, keep, found, score)
             _Run(self, session, identity, continued=found is not None).to_the_end()
         return session.task.adapter
 
@@ -162,7 +167,12 @@ class Trainer:
             self._share_out(backbone, ranks)
         if self.config.tracker != "none":
             assert self.out is not None, "a tracker without a folder was let pass"
-            start_tracking(accelerator, self.config, self.out)
+            try:
+                start_tracking(accelerator, self.config, self.out)
+            except UserError:
+                raise
+            except Exception as error:
+                _note_tracker(self.config.tracker, error)
         clip_sites = method.watches(backbone, clips.shape.frames, *canvas) if clips else []
         if clips is not None:
             self.say(f"{self.config.clip_share:.0%} of the rows are clips of {clips.shape}")
@@ -186,10 +196,12 @@ class Trainer:
         blocks = shard_base(backbone, ranks)
         self.say(f"the base model's {blocks} blocks are shared out over {ranks.count} processes")
 
-    def _find(self, identity: dict[str, Any]) -> Checkpoint | None:
+    def _find(self, identity: dict[str, Any], method: Method) -> Checkpoint | None:
         """The checkpoint to resume from, or None, said aloud, if there is none."""
         if self.checkpoints is None:
             raise ConfigError("A run without an output folder cannot be resumed; give one.")
+        if is_main():
+            recover(self.checkpoints)
         search = newest_valid(self.checkpoints)
         for fault in search.broken:
             _LOG.warning(fault)
@@ -200,7 +212,7 @@ class Trainer:
                 )
             _LOG.warning("Nothing to resume in '%s': starting at step 1.", self.checkpoints)
             return None
-        check_same_run(search.newest.state["identity"], identity)
+        check_same_run(_completed(search.newest.state["identity"], method), identity)
         if search.newest.step > self.config.steps:
             raise ConfigError(
                 f"The run is already at step {search.newest.step}, beyond steps={self.config.steps}"
@@ -249,6 +261,7 @@ class _Run:
         self._session = session
         self._identity = identity
         self._owns_folder = continued
+        self._tracker_failed = False
         self._log = LossLog(trainer.out and trainer.out / "losses.jsonl", session.step)
         self._stop = StopRequest()
         self._view = ProgressView(trainer.console, session.step, trainer.config.steps)
@@ -258,6 +271,9 @@ class _Run:
         task = self._session.task
         try:
             with catch_signals() as self._stop, self._view:
+                if self._owns_folder and self._preview_due():
+                    # The run may have been killed between the checkpoint and its preview.
+                    self._show_preview()
                 while self._session.step < self._config.steps:
                     with task.adapter.attach(task.backbone):
                         preview_due = self._steps_until_preview()
@@ -266,15 +282,14 @@ class _Run:
         except KeyboardInterrupt:
             raise Interrupted(self._farewell()) from None
         finally:
+            self._track(self._session.end_tracking)
             self._session.close()
 
     def _steps_until_preview(self) -> bool:
         """Train until a preview is due (True) or the run ends (False)."""
         while self._session.step < self._config.steps:
             self._report(self._session.train_step())
-            preview_due = self._trainer.preview is not None and self._due(
-                self._config.preview_every
-            )
+            preview_due = self._preview_due()
             last = self._session.step == self._config.steps
             asked = self._session.stop_everywhere(self._stop.asked)
             if last or preview_due or asked or self._due(self._config.checkpoint_every):
@@ -285,18 +300,31 @@ class _Run:
                 return True
         return False
 
+    def _preview_due(self) -> bool:
+        return self._trainer.preview is not None and self._due(self._config.preview_every)
+
     def _due(self, every: int) -> bool:
         return every > 0 and self._session.step % every == 0
 
     def _report(self, report: StepReport) -> None:
         self._log.add(report)
         self._view.show(report)
-        self._session.track(report)
+        self._track(lambda: self._session.track(report))
         if self._trainer.on_step is not None:
             try:
                 self._trainer.on_step(report)
             except KeyboardInterrupt:
                 self._stop.ask()
+
+    def _track(self, act: Callable[[], None]) -> None:
+        if self._tracker_failed:
+            return
+        try:
+            act()
+        except Exception as error:
+            # A chart is no reason to lose what it shows.
+            self._tracker_failed = True
+            _note_tracker(self._config.tracker, error)
 
     def _save(self) -> None:
         folder = self._trainer.checkpoints
@@ -309,8 +337,11 @@ class _Run:
             self._owns_folder = True
             ranks.wait()
             return
-        self._log.write()
-        latest = self._session.save(folder, {"identity": self._identity, "score": score})
+        try:
+            self._log.write()
+            latest = self._session.save(folder, {"identity": self._identity, "score": score})
+        except StorageError as error:
+            raise StorageError(f"{self._farewell()} It stopped because: {error}") from error
         if not self._owns_folder:
             # Only now, that this run has something to show, may an earlier one's be lost.
             clear(folder, keep=latest)
@@ -343,47 +374,17 @@ class _Run:
         )
 
 
-@contextmanager
-def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators for the block, and put back what they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
+def _completed(identity: dict[str, Any], method: Method) -> dict[str, Any]:
+    """A run's identity with the defaults of the settings that were unknown when it was written."""
+    known: dict[str, Any] = {
+        "training": TrainerConfig().model_dump(mode="json", exclude=set(FREE_ON_RESUME)),
+        "method": type(method.config).model_construct().model_dump(mode="json"),
+    }
+    return {group: {**known.get(group, {}), **told} for group, told in identity.items()}
 
 
-@contextmanager
-def _text_encoder(backbone: Backbone, place: str) -> Iterator[None]:
-    """Keep the text encoders where `place` says for the block, and bring them back afterwards."""
-    if place == "device" or backbone.device.type == "cpu":
-        yield
-        return
-    if not hasattr(backbone, "move_text"):
-        raise ConfigError(
-            f"Backbone '{backbone.name}' keeps its text encoder beside the denoiser; set "
-            "text_encoder=device."
-        )
-    movable: Any = backbone
-    movable.move_text(torch.device("cpu"))
-    try:
-        yield
-    finally:
-        movable.move_text(backbone.device)
-
-
-@contextmanager
-def _checkpointing(backbone: Backbone, wanted: bool) -> Iterator[None]:
-    """Let `backbone` recompute activations for the block, if wanted, and restore what was set."""
-    if not wanted:
-        yield
-        return
-    if not hasattr(backbone, "checkpointed"):
-        raise ConfigError(
-            f"Backbone '{backbone.name}' cannot recompute activations; set "
-            "gradient_checkpointing=false."
-        )
-    switchable: Any = backbone
-    before, switchable.checkpointed = switchable.checkpointed, True
-    try:
-        yield
-    finally:
-        switchable.checkpointed = before
+def _note_tracker(name: str, error: Exception) -> None:
+    _LOG.warning(
+        "The tracker '%s' failed, training goes on without it (%s: %s).",
+        *(name, type(error).__name__, error),
+    )

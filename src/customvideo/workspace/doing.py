@@ -61,9 +61,9 @@ def keep(work: Work) -> str:
 
 def _train(work: Work) -> str:
     from customvideo.config import SubjectEntry
-    from customvideo.runs.folder import claim, require_writable
+    from customvideo.runs.folder import held, require_writable
     from customvideo.runs.learning import learn
-    from customvideo.training.checkpoint import newest_valid
+    from customvideo.training.checkpoint import newest_valid, recover
 
     request = validated(TrainRequest, work.spec["settings"])
     work.phase("loading the model")
@@ -73,9 +73,8 @@ def _train(work: Work) -> str:
     }
     recipe = recipe_for(request).model_copy(update={"subjects": entries})
     out = ensure_dir(_run_folder(work))
+    recover(out / "checkpoints")
     resume = newest_valid(out / "checkpoints").newest is not None
-    claim(out, resume)
-    require_writable(out)
     began = False
 
     def on_step(report: StepReport) -> None:
@@ -87,7 +86,9 @@ def _train(work: Work) -> str:
         work.step(report.step, report.steps)
         work.heed()
 
-    learn(recipe, out, resume=resume, device=request.device, say=work.say, on_step=on_step)
+    with held(out, resume=resume):
+        require_writable(out)
+        learn(recipe, out, resume=resume, device=request.device, say=work.say, on_step=on_step)
     _note_adapter(work, "trained", recipe.steps)
     return ""
 
