@@ -1,4 +1,4 @@
-"""A few of the kills of `benchmarks/faults.py`; how many it survived is in `docs/reliability.md`."""
+"""A few of the kills of `benchmarks/faults.py`; `docs/reliability.md` has figures of many."""
 
 from __future__ import annotations
 

@@ -73,7 +73,6 @@ def test_failing_previews_and_trackers_end_no_run(
     backbone: Backbone,
     cast: list[Subject],
     tmp_path: Path,
-    quiet: Console,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -82,7 +81,9 @@ def test_failing_previews_and_trackers_end_no_run(
 
     monkeypatch.setattr("accelerate.Accelerator.log", fail)
     config = short_run(**QUICK | {"steps": 2}, preview_every=1, tracker="tensorboard")
-    Trainer(config, tmp_path, preview=fail, console=quiet).fit(backbone, quick_method(), cast)
+    Trainer(config, tmp_path, preview=fail, console=Console(quiet=True)).fit(
+        backbone, quick_method(), cast
+    )
     newest = newest_valid(tmp_path / "checkpoints").newest
     assert newest is not None and newest.step == 2
     assert caplog.text.count("The preview after step") == 2
