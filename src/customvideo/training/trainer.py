@@ -212,7 +212,8 @@ class Trainer:
                 )
             _LOG.warning("Nothing to resume in '%s': starting at step 1.", self.checkpoints)
             return None
-        check_same_run(_completed(search.newest.state["identity"], method), identity)
+        earlier = _completed(search.newest.state["identity"], identity, method)
+        check_same_run(earlier, identity)
         if search.newest.step > self.config.steps:
             raise ConfigError(
                 f"The run is already at step {search.newest.step}, beyond steps={self.config.steps}"
@@ -374,13 +375,18 @@ class _Run:
         )
 
 
-def _completed(identity: dict[str, Any], method: Method) -> dict[str, Any]:
-    """A run's identity with the defaults of the settings that were unknown when it was written."""
-    known: dict[str, Any] = {
-        "training": TrainerConfig().model_dump(mode="json", exclude=set(FREE_ON_RESUME)),
+def _completed(earlier: dict[str, Any], now: dict[str, Any], method: Method) -> dict[str, Any]:
+    """A run's identity with the defaults of those settings that now count and were unknown when it
+    was written."""
+    defaults: dict[str, Any] = {
+        "training": TrainerConfig().model_dump(mode="json"),
         "method": type(method.config).model_construct().model_dump(mode="json"),
     }
-    return {group: {**known.get(group, {}), **told} for group, told in identity.items()}
+    whole = {}
+    for group, told in earlier.items():
+        known = defaults.get(group, {})
+        whole[group] = {name: known[name] for name in now.get(group, ()) if name in known} | told
+    return whole
 
 
 def _note_tracker(name: str, error: Exception) -> None:
