@@ -62,7 +62,8 @@ def build(workspace: Workspace) -> Any:
     """The studio over `workspace`, as Gradio blocks that are not served yet."""
     with gr.Blocks(title="customvideo studio", analytics_enabled=False) as blocks:
         bar = _Bar()
-        desk = Desk(workspace, bar.project, bar.undo, gr.Timer(_TICK, active=False))
+        # Never switched: one that was switched on after the page was opened did not tick.
+        desk = Desk(workspace, bar.project, bar.undo, gr.Timer(_TICK))
         welcome = _Welcome()
         pages: list[Page] = []
         with gr.Tabs(visible=False, elem_id="pages") as tabs:

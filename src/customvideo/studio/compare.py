@@ -78,12 +78,12 @@ def _wire_drawing(desk: Desk, parts: _Parts) -> None:
             raise ConfigError("Choose at least two who draw it, such as the base model and yours.")
         settings = {"prompts": [(text or "").strip()], "adapters": who, "seeds": seeds_of(given)}
         job = desk.workspace.queue.submit("generate", project, settings)
-        return [job.id, _state(desk, project, job.id), desk.ticking(project)]
+        return [job.id, _state(desk, project, job.id)]
 
     @told
     def act(project: str, id: str, event: gr.EventData) -> list[Any]:
         undo = desk.on_job(event._data["do"], event._data["job"])
-        return [_state(desk, project, id), desk.ticking(project), undo]
+        return [_state(desk, project, id), undo]
 
     def tick(project: str | None, id: str) -> list[Any]:
         if not id or not project:
@@ -97,9 +97,9 @@ def _wire_drawing(desk: Desk, parts: _Parts) -> None:
         return [update, *_films(desk, ids), "", _state(desk, project, id)]
 
     given = [desk.project, parts.prompt, parts.makers, parts.seeds]
-    parts.draw.click(submit, given, [parts.waiting, parts.said, desk.clock])
+    parts.draw.click(submit, given, [parts.waiting, parts.said])
     waits = [desk.project, parts.waiting]
-    parts.said.click(act, waits, [parts.said, desk.clock, desk.undo])
+    parts.said.click(act, waits, [parts.said, desk.undo])
     desk.clock.tick(
         told(tick),
         waits,

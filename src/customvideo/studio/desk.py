@@ -51,8 +51,7 @@ class Desk:
         workspace: where everything is.
         project: the component that holds the chosen project's id.
         undo: the panel that offers to bring back what was deleted last.
-        clock: ticks from when there is work; whoever submits a job returns `ticking()` for it.
-        example: first prompt of the example project, and of an empty prompt box.
+        clock: ticks as long as the page is open.
     """
 
     workspace: Workspace
@@ -97,15 +96,6 @@ class Desk:
         else:
             {"pause": queue.pause, "stop": queue.stop, "resume": queue.resume}[do](id)
         return gr.skip()
-
-    def ticking(self, project: str | None) -> Any:
-        """Start the clock if anything is queued or being done.
-
-        Nothing stops it again but loading the page: answers may come out of order, and one that
-        was given before a job began must not stop the looking at it.
-        """
-        busy = bool(project) and any(job.active for job in self.workspace.queue.list().entries)
-        return gr.Timer(active=True) if busy else gr.skip()
 
 
 def told(function: Callable[P, R]) -> Callable[P, R]:

@@ -73,7 +73,7 @@ def build(desk: Desk) -> Page:
             form = _Form()
         with gr.Column(scale=3, min_width=320):
             gallery = panel(elem_id="gallery")
-    outputs = [form.adapter, form.prompt, form.layout, gallery, desk.clock]
+    outputs = [form.adapter, form.prompt, form.layout, gallery]
 
     def refresh(project: str | None) -> list[Any]:
         choices = adapter_choices(desk, project)
@@ -82,7 +82,6 @@ def build(desk: Desk) -> Page:
             gr.Dropdown(choices=choices, value=chosen),
             *_chosen(desk, chosen),
             _gallery(desk, project),
-            desk.ticking(project),
         ]
 
     _wire_form(desk, form, gallery)
@@ -92,9 +91,9 @@ def build(desk: Desk) -> Page:
 
 def _wire_form(desk: Desk, form: _Form, gallery: Any) -> None:
     @told
-    def draw(project: str, *given: Any) -> list[Any]:
+    def draw(project: str, *given: Any) -> str:
         desk.workspace.queue.submit("generate", project, _request(*given))
-        return [_gallery(desk, project), desk.ticking(project)]
+        return _gallery(desk, project)
 
     @told
     def choose(adapter: str) -> list[Any]:
@@ -105,7 +104,7 @@ def _wire_form(desk: Desk, form: _Form, gallery: Any) -> None:
         [form.draw.click, form.prompt.submit],
         draw,
         [desk.project, *form.inputs],
-        [gallery, desk.clock],
+        [gallery],
     )
 
 
@@ -123,12 +122,12 @@ def _wire_gallery(desk: Desk, form: _Form, gallery: Any) -> None:
             undo = desk.deleted(desk.workspace.library.delete_video(pressed["video"]))
         else:
             undo = desk.on_job(pressed["do"], pressed["job"])
-        return [*settings, _gallery(desk, project), desk.ticking(project), undo]
+        return [*settings, _gallery(desk, project), undo]
 
     def tick(project: str | None) -> str:
         return _gallery(desk, project)
 
-    gallery.click(act, desk.project, [*form.inputs, gallery, desk.clock, desk.undo])
+    gallery.click(act, desk.project, [*form.inputs, gallery, desk.undo])
     desk.clock.tick(tick, desk.project, gallery, show_progress="hidden", trigger_mode="once")
 
 

@@ -50,7 +50,7 @@ def build(desk: Desk) -> Page:
     """Lay the page out, and wire it."""
     adapters = panel(elem_id="adapters")
     tools = _Tools()
-    outputs = [adapters, tools.several, tools.one, tools.jobs, tools.trash, desk.clock]
+    outputs = [adapters, tools.several, tools.one, tools.jobs, tools.trash]
 
     def refresh(project: str | None) -> list[Any]:
         found = desk.workspace.library.adapters()
@@ -61,7 +61,6 @@ def build(desk: Desk) -> Page:
             gr.Dropdown(choices=choices, value=choices[0][1] if choices else None),
             _jobs(desk, project),
             _trash(desk),
-            desk.ticking(project),
         ]
 
     _wire_list(desk, adapters, tools, refresh, outputs)
@@ -101,10 +100,10 @@ def _wire_tools(desk: Desk, adapters: Any, tools: _Tools, refresh: Refresh, outp
         return [*refresh(project)]
 
     @told
-    def export(project: str, which: str | None, target: str) -> list[Any]:
+    def export(project: str, which: str | None, target: str) -> str:
         settings = {"adapter": which or "", "target": target}
         desk.workspace.queue.submit("export", project, settings)
-        return [_jobs(desk, project), desk.ticking(project)]
+        return _jobs(desk, project)
 
     @told
     def bring(project: str, file: str | None) -> list[Any]:
@@ -120,15 +119,15 @@ def _wire_tools(desk: Desk, adapters: Any, tools: _Tools, refresh: Refresh, outp
     @told
     def on_job(project: str, event: gr.EventData) -> list[Any]:
         undo = desk.on_job(event._data["do"], event._data["job"])
-        return [_jobs(desk, project), desk.ticking(project), undo]
+        return [_jobs(desk, project), undo]
 
     def tick(project: str | None) -> list[Any]:
         return [_jobs(desk, project), _adapters(desk)]
 
     tools.merge.click(merge, [desk.project, tools.several, tools.name, tools.how], outputs)
-    tools.export.click(export, [desk.project, tools.one, tools.target], [tools.jobs, desk.clock])
+    tools.export.click(export, [desk.project, tools.one, tools.target], [tools.jobs])
     tools.file.upload(bring, [desk.project, tools.file], [*outputs, tools.file])
-    tools.jobs.click(on_job, desk.project, [tools.jobs, desk.clock, desk.undo])
+    tools.jobs.click(on_job, desk.project, [tools.jobs, desk.undo])
     desk.clock.tick(
         tick, desk.project, [tools.jobs, adapters], show_progress="hidden", trigger_mode="once"
     )

@@ -38,10 +38,9 @@ def build(desk: Desk) -> Page:
         return [
             gr.CheckboxGroup(choices=names, value=[name for _, name in names]),
             *_looked(desk, project, ""),
-            desk.ticking(project),
         ]
 
-    return Page(refresh, [form.subjects, queue, live, desk.clock])
+    return Page(refresh, [form.subjects, queue, live])
 
 
 class _Form:
@@ -101,7 +100,7 @@ def _wire_form(desk: Desk, form: _Form, queue: Any, live: Any, watched: Any) -> 
     @told
     def start(project: str, *given: Any) -> list[Any]:
         job = desk.workspace.queue.submit("train", project, _request(*given))
-        return [*_looked(desk, project, job.id), job.id, desk.ticking(project)]
+        return [*_looked(desk, project, job.id), job.id]
 
     given = [desk.project, *form.inputs]
     gr.on(
@@ -111,7 +110,7 @@ def _wire_form(desk: Desk, form: _Form, queue: Any, live: Any, watched: Any) -> 
         form.said,
         trigger_mode="always_last",
     )
-    form.start.click(start, given, [queue, live, watched, desk.clock])
+    form.start.click(start, given, [queue, live, watched])
 
 
 def _wire_queue(desk: Desk, queue: Any, live: Any, watched: Any) -> None:
@@ -123,16 +122,14 @@ def _wire_queue(desk: Desk, queue: Any, live: Any, watched: Any) -> None:
             id = job
         else:
             undo = desk.on_job(do, job)
-        return [*_looked(desk, project, id), id, desk.ticking(project), undo]
+        return [*_looked(desk, project, id), id, undo]
 
     def tick(project: str | None, id: str) -> list[Any]:
-        return [*_looked(desk, project, id), desk.ticking(project)]
+        return [*_looked(desk, project, id)]
 
     inputs = [desk.project, watched]
-    queue.click(act, inputs, [queue, live, watched, desk.clock, desk.undo])
-    desk.clock.tick(
-        tick, inputs, [queue, live, desk.clock], show_progress="hidden", trigger_mode="once"
-    )
+    queue.click(act, inputs, [queue, live, watched, desk.undo])
+    desk.clock.tick(tick, inputs, [queue, live], show_progress="hidden", trigger_mode="once")
 
 
 def _looked(desk: Desk, project: str | None, watched: str) -> list[str]:
