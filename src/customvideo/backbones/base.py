@@ -195,7 +195,8 @@ class Backbone(Protocol):
     ) -> Tensor:
         """Classifier-free guidance (Ho & Salimans 2022): n + guidance * (p - n), both halves at
         once; inside, text attention sees (2 * row) rows, the negative half first. `negative`
-        has one row, used for all, or as many as `text`.
+        has one row, used for all, or as many as `text`. `guidance` may be a tensor that broadcasts
+        with the latents, for several at the price of one.
 
         A network that was distilled to be told `guidance` (see `guided_inside`) is called once,
         with `text` alone; `negative` is not read, and `predict` is guidance by 1."""

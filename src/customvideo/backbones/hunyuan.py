@@ -162,7 +162,7 @@ class Hunyuan(Transformer):
         if not self.guided_inside:
             return super().predict_guided(latents, time, text, negative, guidance)
         times = time.reshape(-1)[:1].to(latents.device).expand(len(latents))
-        with self.reads(text.ids):
+        with self.reads(text.ids), self._asked("text"):
             return self._call(latents, times, text, guidance)
 
     def _predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:

@@ -54,6 +54,9 @@ class SolverOptions(TypedDict, total=False):
     """A key of `SOLVERS`; default "ddim"."""
     clean: Tensor
     """Clean latents to begin with, which are noised as far as `share` says; default none."""
+    guidance_every: int
+    """The negative half of guidance is asked in every such step, the first included; in between its
+    difference from the last time stands in; default 1. Not read where nothing is asked twice."""
     share: float
     """How much of the way from noise is gone, its last part, where `clean` is given; default 1."""
 
@@ -109,20 +112,52 @@ def denoise(
     take = _stepper(solver, latents)
     latents, visited = _begin(backbone.noise, solver, latents.float(), options)
     scaled = getattr(solver, "scale_model_input", lambda sample, _time: sample)
+    if inside:
+        ask = _asking_inside(backbone, text, guidance)
+    else:
+        ask = _asking(backbone, (text, negative), guidance, options.get("guidance_every", 1))
     with backbone.cached_text(text, negative):
         for step, time in enumerate(visited):
             seen = scaled(latents, time)
-            times = time.expand(len(seen))
-            if inside:
-                prediction = backbone.predict_guided(seen, times, text, text, guidance)
-            elif negative is None:
-                prediction = backbone.predict(seen, times, text)
-            else:
-                prediction = backbone.predict_guided(seen, times, text, negative, guidance)
-            latents = take(prediction, time, latents)
+            latents = take(ask(step, seen, time.expand(len(seen))), time, latents)
             if callback is not None:
                 callback(step, int(time), latents)
     return latents
+
+
+Ask = Callable[[int, Tensor, Tensor], Tensor]
+"""Step, latents and times (row,) to the guided prediction."""
+
+
+def _asking_inside(backbone: Predictor, text: TextStates, guidance: float) -> Ask:
+    return lambda _step, seen, times: backbone.predict_guided(seen, times, text, text, guidance)
+
+
+def _asking(
+    backbone: Predictor, texts: tuple[TextStates, TextStates | None], guidance: float, every: int
+) -> Ask:
+    """One prediction a step without a negative text, two with one, of which the negative is spared
+    but in every `every`-th step."""
+    text, negative = texts
+    if every < 1:
+        raise ConfigError(f"guidance_every={every} asks never: choose 1 or more.")
+    kept: Tensor | None = None
+
+    def ask(step: int, seen: Tensor, times: Tensor) -> Tensor:
+        nonlocal kept
+        if negative is None:
+            return backbone.predict(seen, times, text)
+        if every == 1:
+            return backbone.predict_guided(seen, times, text, negative, guidance)
+        if kept is None or step % every == 0:
+            # Both at once, n + g (p - n) and p, of which p - n follows.
+            scales: Any = torch.tensor([guidance, 1.0], device=seen.device).view(2, 1, 1, 1, 1, 1)
+            guided, within = backbone.predict_guided(seen, times, text, negative, scales).unbind(0)
+            kept = guided - within
+            return guided
+        return backbone.predict(seen, times, text) + kept
+
+    return ask
 
 
 def _begin(

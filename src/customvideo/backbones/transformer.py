@@ -8,13 +8,14 @@ read, how latents are counted and where text attention sits. It is NOT a pipelin
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from diffusers import CacheMixin, FirstBlockCacheConfig
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ from customvideo.backbones.modules import weighted
 from customvideo.backbones.noise import Noise
 from customvideo.backbones.reading import Reading
 from customvideo.backbones.stock import copied
-from customvideo.errors import BackboneError
+from customvideo.errors import BackboneError, ConfigError
 
 __all__ = ["Loaded", "Transformer", "joined", "load_pipeline", "t5_table"]
 
@@ -175,7 +176,7 @@ class Transformer(Reading):
 
     def predict(self, latents: Tensor, times: Tensor, text: TextStates) -> Tensor:
         told = self._told(text, None)
-        with self.reads(told.ids):
+        with self.reads(told.ids), self._asked("text"):
             return self._predict(latents, times.to(latents.device), told)
 
     def predict_guided(
@@ -183,7 +184,7 @@ class Transformer(Reading):
     ) -> Tensor:
         times = time.reshape(-1)[:1].to(latents.device).expand(2 * len(latents))
         told = self._told(text, negative)
-        with self.reads(told.ids):
+        with self.reads(told.ids), self._asked("both"):
             both = self._predict(latents.repeat(2, 1, 1, 1, 1), times, told)
         without, within = both.chunk(2)
         return without + guidance * (within - without)
@@ -233,6 +234,44 @@ class Transformer(Reading):
             yield
         finally:
             self._memory = before
+
+    @contextmanager
+    def reusing(self, threshold: float) -> Iterator[None]:
+        """Let the blocks behind the first answer as in the last call, where what the first changed
+        differs by less than `threshold` of its size (first-block cache, diffusers' own).
+
+        For drawing, without gradient and without listening at attention; the rows of a call are
+        judged together.
+
+        Raises:
+            ConfigError: diffusers has no such cache for this network.
+        """
+        networks = self._caching()
+        if not networks:
+            raise ConfigError(
+                f"The backbone '{self.name}' has no blocks whose answers can be used again; set "
+                "block_cache=0."
+            )
+        try:
+            for network in networks:
+                network.enable_cache(FirstBlockCacheConfig(threshold=threshold))
+            yield
+        finally:
+            for network in networks:
+                if network.is_cache_enabled:
+                    network.disable_cache()
+
+    def _caching(self) -> list[Any]:
+        return [found for found in self.denoiser.modules() if isinstance(found, CacheMixin)]
+
+    @contextmanager
+    def _asked(self, kind: str) -> Iterator[None]:
+        """What is kept of calls of another kind, with other rows, is not used in this one."""
+        with ExitStack() as undo:
+            for network in self._caching():
+                if network.is_cache_enabled:
+                    undo.enter_context(network.cache_context(kind))
+            yield
 
     def _told(self, text: TextStates, negative: TextStates | None) -> TextStates:
         """What the network is told, the negative half first."""

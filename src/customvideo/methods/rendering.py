@@ -38,6 +38,8 @@ class Rendering:
         solver: a key of `customvideo.backbones.sampling.SOLVERS`.
         adapter: what is attached meanwhile; None for the base model.
         avoided: the text behind `negative`, as the text encoder reads it.
+        guidance_every: steps from one asking for the negative half to the next.
+        block_cache: threshold of the first-block cache; 0 for none.
     """
 
     prompts: tuple[str, ...]
@@ -50,6 +52,8 @@ class Rendering:
     solver: str
     adapter: Adapter | None = None
     avoided: str = ""
+    guidance_every: int = 1
+    block_cache: float = 0.0
 
     def noise(self, backbone: Backbone) -> Tensor:
         """Where the sampler starts: (row, channel, frame, height, width), each from its seed."""

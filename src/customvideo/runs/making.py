@@ -64,6 +64,8 @@ class GeneratePlan:
     """`MODEL` or `MODEL=STRENGTH` that redraws every video larger."""
     alongside: Sequence[Path] = ()
     """Adapters to attach besides, of the same backbone and with other words."""
+    fast: bool = False
+    """Fewer and cheaper steps; `sampling` is still what it says."""
 
 
 def generate(plan: GeneratePlan, say: Say) -> list[Path]:
@@ -83,7 +85,10 @@ def generate(plan: GeneratePlan, say: Say) -> list[Path]:
     redrawing = None if plan.upscale is None else Upscaling.parse(plan.upscale)
     main, path = _main(paths, adapters)
     backbone = backbone_for(path, main, plan.backbone, plan.device)
-    options = sampling_for(path, backbone, sampling)
+    options = sampling_for(path, backbone, {} if plan.fast else sampling)
+    if plan.fast:
+        quick = generation.fast(options, backbone)
+        options = validated(SamplingConfig, {**quick.model_dump(), **sampling})
     words = tuple(word for adapter in adapters for word in adapter.words)
     enlarge = _enlarger(redrawing, backbone, words, options)
     for target, (prompt, seed) in zip(targets, work, strict=True):
