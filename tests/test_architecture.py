@@ -58,6 +58,7 @@ HOMES = {
     "accelerate": ["training"],
     "alembic": ["userstudy"],
     "av": ["video", "reels"],
+    "bitsandbytes": ["backbones", "training"],
     "cv2": ["evaluation", "subjects"],
     "diffusers": ["backbones", "exports", "toybox"],
     "fastapi": ["userstudy", "studio"],

@@ -88,7 +88,7 @@ def test_a_video_is_the_same_whatever_is_drawn_beside_it(transformer: Any) -> No
 def test_what_has_no_such_blocks_says_so(tiny_zeroscope: Path) -> None:
     backbone = load_backbone(tiny_zeroscope, device="cpu")
     options = SamplingConfig(num_steps=1, frames=1, height=64, width=96, block_cache=0.1)
-    with pytest.raises(ConfigError, match="no blocks whose answers .* set block_cache=0"):
+    with pytest.raises(ConfigError, match=r"no blocks whose answers .* set block_cache=0"):
         generate(backbone, None, "a cat", options=options)
     assert not can_reuse(backbone)
 

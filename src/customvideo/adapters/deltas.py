@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from customvideo.adapters.gates import Gate
 from customvideo.backbones.base import Backbone, JointText
+from customvideo.errors import AdapterError
 
 __all__ = [
     "BottleneckDelta",
@@ -213,6 +214,11 @@ class WeightDelta(Delta):
     ) -> Undo:
         assert gate is None, "only what reads text is gated"
         layer: Any = _layer(backbone, path)
+        if not layer.weight.is_floating_point():
+            raise AdapterError(
+                f"The layer '{path}' has its weights in 8 bits, to which nothing can be added; "
+                "set base=full, or train a method that adds to outputs."
+            )
         own, found = layer._parameters, layer.__dict__.get("forward")
         added = {"weight": self.added_weight, "bias": self.added_bias}
         pairs = {name: delta for name, delta in added.items() if delta is not None}

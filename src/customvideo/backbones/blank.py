@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5TokenizerFast
 
 from customvideo.backbones.base import Backbone, load_backbone
+from customvideo.backbones.eight_bits import saved_bytes
 from customvideo.backbones.folder import read_json
 from customvideo.backbones.sizes import Published
 from customvideo.errors import BackboneError
@@ -47,9 +48,16 @@ class Blank:
     networks: dict[str, nn.Module]
     mode: FakeTensorMode
 
-    def bytes(self) -> dict[str, int]:
-        """Bytes of each part's weights, in the types they are kept in."""
-        return {name: _bytes(network) for name, network in self.networks.items()}
+    def bytes(self, *, eight_bits: bool = False) -> dict[str, int]:
+        """Bytes of each part's weights, in the types they are kept in, or with 8 bits where
+        `customvideo.backbones.eight_bits` keeps them."""
+        clip = self.backbone.family in ("unet3d", "animatediff")
+        whole = ("vae", "text_encoder") if clip else ("vae",)
+        return {
+            name: _bytes(network)
+            - (saved_bytes(network) if eight_bits and name not in whole else 0)
+            for name, network in self.networks.items()
+        }
 
     def numbers(self) -> dict[str, int]:
         """How many numbers each part's weights are."""

@@ -24,6 +24,7 @@ from diffusers.utils import logging as diffusers_logging
 from torch import nn
 
 from customvideo.backbones.base import FAMILIES
+from customvideo.backbones.eight_bits import EIGHT_BITS
 from customvideo.errors import BackboneError
 from customvideo.quiet import without_bars, without_warnings
 from customvideo.tables import import_target
@@ -214,11 +215,12 @@ def placed(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
         ) from error
     if where.type == "cuda" and not torch.cuda.is_available():
         raise BackboneError(f"Device '{device}' is not available here: choose cpu or auto.")
-    if dtype == "auto":
+    if dtype in ("auto", EIGHT_BITS):
         half = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp16"
         dtype = half if where.type == "cuda" else "fp32"
     if dtype not in _DTYPES:
-        raise BackboneError(f"Unknown dtype '{dtype}': choose one of auto, {', '.join(_DTYPES)}.")
+        known = ", ".join(["auto", *_DTYPES, EIGHT_BITS])
+        raise BackboneError(f"Unknown dtype '{dtype}': choose one of {known}.")
     return where, _DTYPES[dtype]
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from customvideo.attention.site import AttentionSite
 from customvideo.backbones.base import LayerGroup, TextStates, TextTable
+from customvideo.backbones.eight_bits import EIGHT_BITS, eight_bits, require_eight_bits
 from customvideo.backbones.folder import (
     Card,
     fetch,
@@ -324,6 +325,8 @@ def load_pipeline(
         BackboneError: it is of another class, incomplete, damaged, or cannot be fetched.
     """
     where, weights = placed(device, dtype)
+    if dtype == EIGHT_BITS:
+        require_eight_bits()
     local = Path(name).expanduser()
     folder = local if local.is_dir() else fetch(str(name))
     parts = _check(folder, cls.__name__, parts)
@@ -353,6 +356,8 @@ def load_pipeline(
         fingerprint(folder, networks, configs),
         read_json(folder / "scheduler" / "scheduler_config.json"),
     )
+    if dtype == EIGHT_BITS:
+        eight_bits(network for name, network in networks.items() if name != "vae")
     return found, where
 
 

@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL, UNet3DConditionModel
 from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from customvideo.backbones.eight_bits import EIGHT_BITS, eight_bits
 from customvideo.backbones.folder import (
     Card,
     fingerprint,
@@ -93,10 +94,13 @@ def read_parts(
             tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise loading_failed(folder, error) from error
+    whole = fingerprint(folder, {"unet": unet, "text_encoder": text_encoder}, _CONFIGS)
+    if dtype == EIGHT_BITS:
+        eight_bits([unet])
     return Parts(
         tokenizer=tokenizer,
         text_encoder=text_encoder.to(where),
-        fingerprint=fingerprint(folder, {"unet": unet, "text_encoder": text_encoder}, _CONFIGS),
+        fingerprint=whole,
         vae=vae.to(where),
         unet=unet.to(where),
         scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,11 @@ class Case:
         """Whether forwards are in mixed precision."""
         wanted = self.recipe.precision
         return wanted in ("bf16", "fp16") or (wanted == "auto" and self.gpu)
+
+    @property
+    def host(self) -> bool:
+        """Whether the text encoders are in main memory."""
+        return self.gpu and self.recipe.text_encoder == "host"
 
     @property
     def trained(self) -> int:
@@ -208,8 +213,12 @@ def cost_of_step(case: Case, rows: int, *, checkpointing: bool) -> Cost:
             undo.callback(setattr, backbone, "checkpointed", before)
             backbone.checkpointed = checkpointing
         undo.callback(case.adapter.zero_grad)
+        # In main memory an encoder takes nothing of the device's.
+        with Ledger() if case.host else nullcontext():
+            told = [list_subjects(case.adapter.words)] * rows
+            text = backbone.encode_prompt(told) if case.host else None
         undo.enter_context(ledger)
-        text = backbone.encode_prompt([list_subjects(case.adapter.words)] * rows)
+        text = text or backbone.encode_prompt(told)
         latents = torch.randn(rows, *backbone.latent_shape(case.frames, *case.canvas))
         with _watched(case, text) as tape:
             predicted = backbone.predict(latents, torch.full((rows,), 500.0), text)
@@ -304,7 +313,16 @@ def encoding_bytes(case: Case) -> int:
 
 def need(case: Case, cost: Cost, encoding: int, share: float = 1.0) -> Need:
     """What the run takes, whose steps keep `share` of what the one of `cost` kept."""
-    trained = case.trained * _NUMBER * (2 + _MOMENTS + 1)
+    each = _NUMBER * (2 + _MOMENTS + 1)
+    if case.recipe.optimizer == "adamw8bit":
+        # A byte a moment, and no scratch for all at once.
+        each = _NUMBER * 2 + _MOMENTS
+    trained = case.trained * each
+    weights = {
+        name: size
+        for name, size in case.blank.bytes(eight_bits=case.recipe.base == "int8").items()
+        if not (case.host and name.startswith("text_encoder"))
+    }
     overhead = _OVERHEAD if case.gpu else 0
     activations = math.ceil(cost.activations * share)
-    return Need(dict(case.blank.bytes()), trained, activations, encoding, overhead)
+    return Need(weights, trained, activations, encoding, overhead)

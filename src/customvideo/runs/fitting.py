@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from customvideo.config import Recipe, apply_keys
-from customvideo.errors import BackboneError, ConfigError
+from customvideo.errors import BackboneError, ConfigError, UserError
 from customvideo.runs.estimate import (
     Case,
     Cost,
@@ -61,16 +62,20 @@ class Sizing:
     """
 
     case: Case
-    _costs: dict[bool, Cost] = field(default_factory=dict)
+    _costs: dict[tuple[bool, bool], Cost] = field(default_factory=dict)
     _choices: list[Choice] = field(default_factory=list)
     _encoding: int | None = None
 
     def cost(self, recipe: Recipe) -> Cost:
         """A step of as many rows as the case's, with activations recomputed as `recipe` says."""
         wanted = recipe.gradient_checkpointing
-        if wanted not in self._costs:
-            self._costs[wanted] = cost_of_step(self.case, self.case.rows, checkpointing=wanted)
-        return self._costs[wanted]
+        host = recipe.text_encoder == "host"
+        if (wanted, host) not in self._costs:
+            case = self.case
+            if host and case.recipe.text_encoder != "host":
+                case = changed(case, apply_keys(case.recipe, _host(case).items()))
+            self._costs[wanted, host] = cost_of_step(case, case.rows, checkpointing=wanted)
+        return self._costs[wanted, host]
 
     def choices(self) -> Iterator[Choice]:
         """The case's own settings, then with more and more of them turned."""
@@ -152,6 +157,8 @@ def knobs(recipe: Recipe, checkpoints: bool = True) -> list[str]:
     if recipe.batch_size > 1:
         more = recipe.batch_size * recipe.accumulation
         found.append(f"batch_size=1 with accumulation={more}")
+    if recipe.text_encoder != "host" and "word_space" in recipe.method_options:
+        found.append("text_encoder=host with word_space=output")
     if "rank" in recipe.method_options and not 0 < recipe.method_options["rank"] <= _RANKS[-1]:
         found.append(f"rank={_RANKS[-1]}")
     return [*found, "a smaller canvas=[height, width]"]
@@ -176,11 +183,40 @@ def _levers(case: Case) -> Iterator[Changes]:
         if case.prior is not None and "prior_rows" in options:
             lever["method_options.prior_rows"] = -(-case.prior.rows // recipe.batch_size)
         yield lever
+    yield from _eight_bits(case)
+    if lever := _host(case):
+        yield lever
     for smaller in _RANKS if "rank" in options else ():
         if options["rank"] == 0 or options["rank"] > smaller:
             yield {"method_options.rank": smaller}
     if canvas := _smaller_canvas(case):
         yield {"canvas": list(canvas)}
+
+
+def _eight_bits(case: Case) -> Iterator[Changes]:
+    """What bitsandbytes makes smaller, where it is installed."""
+    if not case.gpu or find_spec("bitsandbytes") is None:
+        return
+    wanted: Changes = {"optimizer": "adamw8bit", "base": "int8"}
+    for key, value in wanted.items():
+        if getattr(case.recipe, key) != value:
+            yield {key: value}
+
+
+def _host(case: Case) -> Changes:
+    """Text encoders in main memory, and words learned at their output, so that each prompt is
+    encoded once; nothing where that is so or cannot be."""
+    recipe, key = case.recipe, "word_space"
+    if not case.gpu or recipe.text_encoder == "host" or key not in recipe.method_options:
+        return {}
+    if not hasattr(case.backbone, "move_text"):
+        return {}
+    lever = {"text_encoder": "host", f"method_options.{key}": "output"}
+    try:
+        changed(case, apply_keys(recipe, lever.items()))
+    except UserError:
+        return {}
+    return lever
 
 
 def _smaller_canvas(case: Case) -> tuple[int, int] | None:

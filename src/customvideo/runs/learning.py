@@ -19,6 +19,7 @@ from rich.console import Console
 
 from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import BACKBONES, Backbone, load_backbone
+from customvideo.backbones.eight_bits import EIGHT_BITS
 from customvideo.config import (
     Recipe,
     SubjectEntry,
@@ -225,7 +226,8 @@ def load_job(
     segmenter = resolve_segmenter(recipe.masks.segmenter, recipe.masks.model or None)
     found = read_photos(recipe.specs)
     groups = read_groups(recipe.group_specs, list(recipe.subjects))
-    backbone = backbone or load_backbone(recipe.backbone, device)
+    dtype = EIGHT_BITS if recipe.base == "int8" else "auto"
+    backbone = backbone or load_backbone(recipe.backbone, device, dtype)
     categories = [photos.category(backbone.known_nouns) for photos in found]
     _note_unlearned(backbone, categories)
     subjects = []

@@ -43,6 +43,11 @@ class TrainerConfig(Settings):
     """Mixed precision of the forward; "auto" is bf16 on a GPU that has it and fp32 on a CPU."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, for less memory."""
+    base: Literal["full", "int8"] = "full"
+    """Frozen weights as they are, or their linear layers in 8 bits (bitsandbytes): half of
+    bfloat16's memory, and predictions a little off."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """AdamW, or bitsandbytes' with moments in 8 bits, for what trains and is large."""
     text_encoder: Literal["device", "host"] = "device"
     """Where the text encoders are while training: beside the denoiser, or in main memory, where
     they are slow. With words learned at their output (`word_space`) each prompt is encoded once."""

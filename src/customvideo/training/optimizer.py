@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from customvideo.adapters.adapter import Adapter
-from customvideo.errors import StorageError
+from customvideo.errors import ConfigError, StorageError
 from customvideo.training.config import TrainerConfig
 
 __all__ = ["build_optimizer", "read_state", "set_rates", "write_state"]
 
 
-def build_optimizer(adapter: Adapter, config: TrainerConfig) -> torch.optim.AdamW:
+def build_optimizer(adapter: Adapter, config: TrainerConfig) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter, arXiv 1711.05101) with learned words apart from all else.
 
     Words get no decay: they are embeddings, for which zero means nothing, while zero for a delta
-    means the base model.
+    means the base model. With `adamw8bit` moments of large parameters have 8 bits, in blocks
+    (Dettmers et al., arXiv 2110.02861).
+
+    Raises:
+        ConfigError: 8 bits are asked for and bitsandbytes is not installed.
     """
     words, *weights = adapter.parameter_groups(config.word_learning_rate, config.learning_rate)
     groups = [words | {"weight_decay": 0.0}]
     groups += [group | {"weight_decay": config.weight_decay} for group in weights]
     for group in groups:
         group["rate"] = group["lr"]
-    optimizer = torch.optim.AdamW(groups)
+    kind: type[torch.optim.Optimizer] = torch.optim.AdamW
+    if config.optimizer == "adamw8bit":
+        kind = _eight_bits()
+    optimizer = kind(groups)  # type: ignore[call-arg]
     set_rates(optimizer, step=1, warmup=config.warmup)
     return optimizer
+
+
+def _eight_bits() -> Any:
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "optimizer=adamw8bit needs the package bitsandbytes, which is not installed: pip "
+            "install 'customvideo[eightbit]', or set optimizer=adamw."
+        )
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit
 
 
 def set_rates(optimizer: torch.optim.Optimizer, step: int, warmup: int) -> float:
@@ -41,7 +61,8 @@ def set_rates(optimizer: torch.optim.Optimizer, step: int, warmup: int) -> float
 def write_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
     """The optimizer's state as tensors named "<parameter of module>/<entry>"."""
     return {
-        f"{name}/{entry}": value.detach().cpu().contiguous()
+        # A tensor of its own: entries that several parameters share no file can hold.
+        f"{name}/{entry}": torch.as_tensor(value).detach().cpu().contiguous().clone()
         for name, state in _states(optimizer, module)
         for entry, value in state.items()
     }
@@ -63,13 +84,18 @@ def read_state(
                 f"The optimizer state speaks of '{name}', which is not trained now; "
                 "start anew without resuming."
             )
-        # AdamW keeps its step count on the CPU wherever the parameter lies.
-        device = "cpu" if entry == "step" else parameters[name].device
-        kept = value.to(device, copy=True)
-        if entry != "step":
-            # In the parameter's own memory layout, which no file keeps.
-            kept = torch.empty_like(parameters[name].detach()).copy_(value)
-        optimizer.state[parameters[name]][entry] = kept
+        optimizer.state[parameters[name]][entry] = _kept(entry, value, parameters[name])
+
+
+def _kept(entry: str, value: Tensor, parameter: Tensor) -> Tensor | int:
+    """An entry as the optimizer keeps it."""
+    if entry == "step":
+        # AdamW keeps its count on the CPU wherever the parameter lies, bitsandbytes as a number.
+        return value.clone() if value.is_floating_point() else int(value)
+    if value.shape == parameter.shape and value.dtype == parameter.dtype:
+        # In the parameter's own memory layout, which no file keeps.
+        return torch.empty_like(parameter.detach()).copy_(value)
+    return value.to(parameter.device, copy=True)
 
 
 def _states(
