@@ -23,8 +23,8 @@ from tests.surroundings import contents, run_cli, sampled, train, write_pair
 FLAGS = {
     "train": "subject out recipe set backbone method seed resume segmenter fit dry-run json device"
     " processes",
-    "generate": "adapter out seed negative steps guidance strength regions fast frames size backbone"
-    " attention upscale device",
+    "generate": "adapter out seed negative steps guidance strength regions fast frames size"
+    " backbone attention upscale device",
     "evaluate": "adapter subject prompt out seed backbone clip dino finder segmenter device"
     " recommend strength",
     "export": "to out backbone rank dtype verify words-only device",
