@@ -54,6 +54,9 @@ def serve(  # noqa: PLR0913 - a server's settings
                 server_header=False,
                 lifespan="off",
                 timeout_graceful_shutdown=5,
+                # Longer than people watch: a connection closed while a vote is on its way loses the
+                # answer, though not the vote.
+                timeout_keep_alive=75,
             )
             try:
                 uvicorn.Server(config).run(sockets=[listener])
