@@ -49,10 +49,11 @@ def main() -> None:
 def toys(count: int) -> Iterator[tuple[str, str, Photos]]:
     """Name, category and photos of CustomStudio's toys, `count` photos in all."""
     for subject in studio().subjects:
+        if count <= 0:
+            return
         photos = reference_photos(subject.individual, subject.name)[:count]
         count -= len(photos)
-        if photos:
-            yield subject.name, noun(subject.category), photos
+        yield subject.name, noun(subject.category), photos
 
 
 def overlap(mask: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
