@@ -38,6 +38,7 @@ FLAGS = {
     "add": "to out replay set backbone seed segmenter resume device",
     "remove": "from out",
     "jobs": "pause resume stop log",
+    "web": "workspace host port token model name",
     "toybox pretrain": "work export set edition device",
     "toybox studio": "out",
     "toybox sheet": "out count seed",
