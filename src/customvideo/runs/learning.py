@@ -19,7 +19,6 @@ from rich.console import Console
 
 from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import BACKBONES, Backbone, load_backbone
-from customvideo.backbones.eight_bits import EIGHT_BITS
 from customvideo.config import (
     Recipe,
     SubjectEntry,
@@ -226,8 +225,7 @@ def load_job(
     segmenter = resolve_segmenter(recipe.masks.segmenter, recipe.masks.model or None)
     found = read_photos(recipe.specs)
     groups = read_groups(recipe.group_specs, list(recipe.subjects))
-    dtype = EIGHT_BITS if recipe.base == "int8" else "auto"
-    backbone = backbone or load_backbone(recipe.backbone, device, dtype)
+    backbone = backbone or load_backbone(recipe.backbone, device, recipe.base_type)
     categories = [photos.category(backbone.known_nouns) for photos in found]
     _note_unlearned(backbone, categories)
     subjects = []

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from customvideo.attention.site import FEWEST_CELLS
+from customvideo.backbones.eight_bits import EIGHT_BITS
 from customvideo.settings import FROM_LIST, LARGEST_SEED, Settings
 
 __all__ = ["FREE_ON_RESUME", "OF_CLIPS", "Precision", "TrainerConfig"]
@@ -84,6 +85,11 @@ class TrainerConfig(Settings):
     its deltas train on, as an imported one's do; empty to start anew."""
     prior_cache: str = ""
     """Folder for class-prior samples, shared by all runs; empty for the user's cache folder."""
+
+    @property
+    def base_type(self) -> str:
+        """What `load_backbone` is told as the type for `base`."""
+        return EIGHT_BITS if self.base == "int8" else "auto"
 
 
 FREE_ON_RESUME = frozenset(
