@@ -13,9 +13,9 @@ import pytest
 from typer.testing import Result
 
 from customvideo.benchmark import commands, editions, job, kit
-from customvideo.benchmark import ray as on_ray
 from customvideo.benchmark.editions import EDITIONS
 from customvideo.benchmark.rows import read_rows
+from customvideo.fleet import ray as on_ray
 from customvideo.training.interrupt import Interrupted
 from tests.benchmark.small import CATS, QUICK, Filmed, told, write_edition
 from tests.surroundings import contents, run_cli
