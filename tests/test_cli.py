@@ -133,7 +133,7 @@ def test_train_writes_what_others_rely_on(run: tuple[Path, str]) -> None:
     out, said = run
     assert {path.name for path in out.iterdir()} == {
         *("adapter.safetensors", "checkpoints", "losses.jsonl", "masks", "recipe.toml"),
-        "report.html",
+        *("environment.json", "report.html"),
     }
     assert {"2", "4"} <= {path.name for path in (out / "checkpoints").iterdir()}
     coverage = json.loads((out / "masks" / "coverage.json").read_text(encoding="utf-8"))
@@ -225,8 +225,8 @@ def test_previews_are_kept_and_shown(pair: list[str], tiny_zeroscope: Path, tmp_
     result = train(out, pair, tiny_zeroscope, "--set", "preview_every=2")
     assert result.exit_code == 0, result.output
     assert [path.name for path in sorted((out / "previews").iterdir())] == [
-        "000002.mp4",
-        "000004.mp4",
+        *("000002-attention.png", "000002.mp4"),
+        *("000004-attention.png", "000004.mp4"),
     ]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("data:video/mp4") == 2
