@@ -75,10 +75,12 @@ class Work(ABC):
     def _unreadable(self, folder: Path) -> list[str]:
         bad = []
         for path in folder.rglob("*.json*") if folder.is_dir() else ():
+            if path.name.startswith("."):
+                continue
             try:
                 for line in path.read_text("utf-8").splitlines() if path.suffix == ".jsonl" else ():
                     json.loads(line)
-                if path.suffix == ".json" and not path.name.startswith("."):
+                if path.suffix == ".json":
                     json.loads(path.read_text("utf-8"))
             except ValueError:
                 bad.append(path.name)
