@@ -60,7 +60,8 @@ class _Form:
             label=label,
             value=None,
             precision=precision,
-            minimum=1,
+            # Gradio makes a 0 of an empty field; that means the usual, too.
+            minimum=0,
             placeholder="usual",
             min_width=90,
         )

@@ -57,8 +57,8 @@ class _Form:
         with gr.Accordion("More settings", open=False):
             self.name = gr.Textbox(label="Name of what is learned", max_length=80)
             with gr.Row():
-                self.steps = _number("Steps", minimum=1)
-                self.every = _number("Previews every", minimum=0)
+                self.steps = _number("Steps")
+                self.every = _number("Previews every")
                 self.seed = gr.Number(label="Seed", value=0, precision=0, minimum=0, min_width=100)
         self.start = gr.Button("Start training", variant="primary", elem_id="start")
         self.ask = gr.Button("What will it take?")
@@ -68,10 +68,10 @@ class _Form:
         ]  # fmt: skip
 
 
-def _number(label: str, minimum: int) -> Any:
-    """A field whose empty value means what the recipe says."""
+def _number(label: str) -> Any:
+    """A field whose empty value, and 0, which Gradio makes of it, mean what the recipe says."""
     return gr.Number(
-        label=label, value=None, precision=0, minimum=minimum, placeholder="usual", min_width=100
+        label=label, value=None, precision=0, minimum=0, placeholder="usual", min_width=100
     )
 
 
@@ -85,7 +85,7 @@ def _request(*given: Any) -> dict[str, Any]:
         "name": (name or "").strip(),
         "steps": int(steps) if steps else None,
         "seed": int(seed or 0),
-        "preview_every": int(every) if every is not None else None,
+        "preview_every": int(every) if every else None,
     }
 
 
