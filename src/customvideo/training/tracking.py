@@ -20,16 +20,17 @@ _PLAIN = (bool, int, float, str)
 
 
 def start_tracking(accelerator: Accelerator, config: TrainerConfig, out: Path) -> None:
-    """Begin to track the run in `out`, by its folder's name, with all its settings.
+    """Begin to track the run in `out`, by its folder's name, elsewhere with all its settings.
 
     Weights & Biases keeps its own files in the run's folder, TensorBoard everything; trackio keeps
     all runs of this computer together. Settings that are lists are told as text.
     """
-    # TensorBoard has no projects; its folder in the run's is called so.
-    project = config.tracker if config.tracker == "tensorboard" else _PROJECT
+    # TensorBoard has no projects, its folder in the run's is called so; and settings would be a
+    # second set of files there, beside a recipe that says them all.
+    local = config.tracker == "tensorboard"
     accelerator.init_trackers(
-        project,
-        config=_flat(config.model_dump(mode="json")),
+        config.tracker if local else _PROJECT,
+        config=None if local else _flat(config.model_dump(mode="json")),
         init_kwargs={
             "wandb": {"name": out.name, "dir": str(out)},
             "trackio": {"name": out.name, "resume": "allow"},
