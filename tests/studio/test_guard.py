@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from customvideo.studio.guard import Guard, known_hosts
+from customvideo.studio.opening import Address
 
 TOKEN = "a-token-that-nobody-guesses"
 HOME = {"host": "127.0.0.1:7860"}
@@ -159,3 +160,10 @@ def test_with_a_token_bare_addresses_will_do_and_names_will_not() -> None:
     query = f"token={TOKEN}"
     assert ask(token=TOKEN, query=query, headers={"host": "10.0.0.7:7860"})[0] == 200
     assert ask(token=TOKEN, query=query, headers={"host": "evil.example"})[0] == 421
+
+
+def test_a_name_of_its_own_means_that_others_come() -> None:
+    """A proxy calls a local address and lets in whoever it likes."""
+    assert Address().local and Address("localhost").local
+    assert not Address("0.0.0.0").local
+    assert not Address(names=("studio.example.org",)).local

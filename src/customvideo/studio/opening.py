@@ -33,7 +33,8 @@ class Address:
     """Where the studio listens.
 
     Attributes:
-        host: an address of this machine; other machines get in only if it is not a local one.
+        host: an address of this machine; other machines get in only if it is not a local one, or
+            through a proxy.
         port: 0 for any free one.
         token: what other machines have to know; made where it is empty and one is needed.
         names: further names that the machine is called by in browsers.
@@ -46,8 +47,9 @@ class Address:
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can reach it."""
-        return self.host in _OWN
+        """Whether only this machine can reach it; a name of its own means that others come through
+        a proxy, whatever address that one calls."""
+        return self.host in _OWN and not self.names
 
 
 def serve(workspace: Workspace, address: Address, say: Callable[[str], None]) -> None:
