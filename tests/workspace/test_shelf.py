@@ -127,6 +127,28 @@ except MemoryError:
     assert ended.stdout == "refused\n"
 
 
+def test_a_photo_that_was_deleted_may_come_again(shelf: Shelf) -> None:
+    first, second = encoded(photo()), encoded(photo(centre=(0.5, 0.4)))
+    shelf.add_photos("tom", [("one.png", first), ("two.png", second)])
+    shelf.remove_photo("tom", "001")
+    again = shelf.add_photos("tom", [("one.png", first)])
+    assert [one.name for one in again.photos] == ["003"] and again.refused == ()
+    assert shelf.add_photos("tom", [("two.png", second)]).photos == ()
+
+
+def test_notes_made_anew_give_no_photo_anothers_place(shelf: Shelf) -> None:
+    shelf.add_photos(
+        "tom", [("one.png", encoded(photo())), ("two.png", encoded(photo(centre=(0.5, 0.4))))]
+    )
+    folder = shelf.get("tom").folder
+    (folder / "002.png").rename(folder / "003.png")
+    kept = (folder / "003.png").read_bytes()
+    (folder / ".photos.json").unlink()
+    added = shelf.add_photos("tom", [("three.png", encoded(photo(centre=(0.4, 0.5))))])
+    assert [one.name for one in added.photos] == ["004"]
+    assert (folder / "003.png").read_bytes() == kept
+
+
 def test_too_many_and_too_large(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploading, "_run", lambda _arguments: pytest.fail("nothing to decode"))
     with pytest.raises(SubjectError, match="at most 40"):

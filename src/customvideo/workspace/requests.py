@@ -46,6 +46,7 @@ _NOT_HERE = (
     "masks",
     "start_from",
     "prior_cache",
+    "tracker",
 )
 """Settings that name places on this machine, or that a request has fields for."""
 _SHOWN = 60

@@ -213,7 +213,10 @@ class Shelf:
             raise SubjectError(reason)
         digest = hashlib.sha256(one.image.tobytes()).hexdigest()
         with self._changing(folder) as notes:
-            if any(known.get("digest") == digest for known in notes["photos"].values()):
+            # What lies in the trash is still noted, for when it comes back.
+            there = {path.stem for path in list_pictures(folder)}
+            noted = [known for stem, known in notes["photos"].items() if stem in there]
+            if any(known.get("digest") == digest for known in noted):
                 raise SubjectError(f"'{one.name}' is among the photos already.")
             stem = f"{notes['next']:03d}"
             notes["next"] += 1
@@ -307,7 +310,9 @@ class Shelf:
     def _notes(self, folder: Path) -> dict[str, Any]:
         file = folder / _NOTES
         if not file.exists():
-            return {"next": len(list_pictures(folder)) + 1, "photos": {}}
+            stems = [path.stem for path in list_pictures(folder)]
+            highest = max((int(stem) for stem in stems if stem.isdecimal()), default=0)
+            return {"next": highest + 1, "photos": {}}
         notes = read_json(file)
         if not isinstance(notes.get("photos"), dict) or not isinstance(notes.get("next"), int):
             raise StorageError(f"'{file}' is damaged; delete it: it is made anew.")
