@@ -138,3 +138,34 @@ def test_videos_can_be_added_but_another_run_of_the_same_name_is_refused(
     ):
         ended = run_batch([other], out, say=lines.append, retry_failed=True, device="cpu")
         assert "asked for differently" in ended.failed[0].message
+
+
+def test_a_run_is_known_by_its_photos_and_not_by_its_place(
+    customers: Path, tiny_zeroscope: Path
+) -> None:
+    plan = write_plan(customers.parent, tiny_zeroscope)
+    before = [run.digest for run in load_plan(plan)]
+    moved = customers.parent / "elsewhere"
+    moved.mkdir()
+    customers.rename(moved / "customers")
+    plan.rename(moved / "plan.toml")
+    assert [run.digest for run in load_plan(moved / "plan.toml")] == before
+    photo = moved / "customers" / "ann" / "tom" / "0.png"
+    photo.write_bytes(photo.read_bytes() + b"0")
+    ann, bob = load_plan(moved / "plan.toml")
+    assert ann.digest != before[0] and bob.digest == before[1]
+
+
+def test_every_path_of_a_plan_is_found_from_its_folder(
+    customers: Path, tiny_zeroscope: Path
+) -> None:
+    home = customers.parent
+    (home / "model").symlink_to(tiny_zeroscope)
+    (home / "plan.toml").write_text(
+        '[changes]\nbackbone = "model"\nstart_from = "old.safetensors"\n'
+        '[runs.a]\nsubjects = { tom = "customers/ann/tom" }\ngroups = { tom = "together" }\n'
+    )
+    (run,) = load_plan(home / "plan.toml")
+    assert run.recipe.backbone == str(home / "model")
+    assert run.recipe.start_from == str(home / "old.safetensors")
+    assert run.recipe.groups == {"tom": str(home / "together")}

@@ -72,14 +72,26 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """Of all that the results depend on; photos are told apart by the run's checkpoints."""
+        """Of all that the results depend on."""
         return _sha([self.learned, list(self.prompts), list(self.seeds)])
 
     @property
     def learned(self) -> str:
-        """Of what the adapter depends on, and how videos are drawn."""
-        kept = self.to_dict()["recipe"]
-        return _sha({key: kept[key] for key in kept if key not in FREE_ON_RESUME or key == "steps"})
+        """Of what the adapter depends on, and how videos are drawn.
+
+        A setting at its default is left out, so that one that comes later changes nothing; photos
+        are told by names and sizes of their files, wherever the folder lies.
+        """
+        told = self.recipe.model_dump(mode="json", exclude_defaults=True)
+        kept = {key: told[key] for key in told if key not in FREE_ON_RESUME or key == "steps"}
+        kept["subjects"] = {
+            name: [entry.category, _contents(Path(entry.folder))]
+            for name, entry in self.recipe.subjects.items()
+        }
+        kept["groups"] = {
+            label: _contents(Path(folder)) for label, folder in self.recipe.groups.items()
+        }
+        return _sha(kept)
 
     def to_dict(self) -> dict[str, Any]:
         """The run as `run_of` reads it, ready for JSON."""
@@ -116,6 +128,12 @@ def load_plan(file: Path, sets: Sequence[tuple[str, Any]] = ()) -> list[Run]:
     return [_run(name, keys, plan, home, sets) for name, keys in asked.items()]
 
 
+def _contents(folder: Path) -> list[list[Any]]:
+    """Names and sizes of the files in a folder of photos."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [[path.relative_to(folder).as_posix(), path.stat().st_size] for path in files]
+
+
 def _sha(told: Any) -> str:
     text = json.dumps(told, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
@@ -147,14 +165,23 @@ def _run(
 
 
 def _found_from(home: Path, recipe: Recipe) -> Recipe:
-    """The recipe with its subjects' folders found from anywhere."""
-    entries = {
-        name: SubjectEntry(
-            folder=str(home / Path(entry.folder).expanduser()), category=entry.category
-        )
+    """The recipe with its folders and files found from anywhere."""
+    subjects = {
+        name: SubjectEntry(folder=_there(home, entry.folder), category=entry.category)
         for name, entry in recipe.subjects.items()
     }
-    return recipe.model_copy(update={"subjects": entries})
+    groups = {label: _there(home, folder) for label, folder in recipe.groups.items()}
+    start = recipe.start_from and _there(home, recipe.start_from)
+    backbone = _there(home, recipe.backbone)
+    # What is no folder here is a name of a model.
+    own = {"backbone": backbone} if Path(backbone).is_dir() else {}
+    return recipe.model_copy(
+        update={"subjects": subjects, "groups": groups, "start_from": start, **own}
+    )
+
+
+def _there(home: Path, place: str) -> str:
+    return str(home / Path(place).expanduser())
 
 
 def _each(folder: Path) -> dict[str, dict[str, Any]]:

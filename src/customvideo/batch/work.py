@@ -22,6 +22,7 @@ from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import Backbone, load_backbone
 from customvideo.batch.plan import SUBJECTS, Run, run_of
 from customvideo.claims import claimed
+from customvideo.config import Recipe
 from customvideo.errors import FleetError, StorageError
 from customvideo.files import write_text
 from customvideo.fleet import work
@@ -69,7 +70,9 @@ class RunFolder:
         """
         earlier = _read(self.path / "asked.json")
         prompts, known = list(run.prompts), list(earlier.get("prompts", ()))
-        if earlier and (earlier["learned"] != run.learned or prompts[: len(known)] != known):
+        other = earlier and (earlier["learned"] != run.learned or prompts[: len(known)] != known)
+        # Before there is an adapter, nothing is there that could be taken for this run's.
+        if other and self.adapter.is_file():
             raise FleetError(
                 f"'{self.path}' holds a run of this name that was asked for differently; choose "
                 "another name or --out."
@@ -94,7 +97,7 @@ class Worker:
 
     def __init__(self, out: Path, device: str) -> None:
         self._out, self._device = out, device
-        self._backbone: tuple[str, Backbone] | None = None
+        self._backbone: tuple[tuple[str, str], Backbone] | None = None
 
     def do(self, run: Run, note: Note = lambda _: None) -> Outcome:
         """Do what is left of `run`; an error of its own is recorded in its folder.
@@ -107,6 +110,9 @@ class Worker:
         with claimed(folder.path) as claim:
             if claim is None:
                 return Outcome(run, "taken")
+            if folder.done.get("digest") == run.digest:
+                # Another worker did it since it was found open.
+                return Outcome(run, "done")
             try:
                 self._do(run, folder, note)
             except Interrupted as error:
@@ -126,7 +132,7 @@ class Worker:
         folder.ask(run)
         folder.forget_failure()
         note(f"{run.title}: learning")
-        job = load_job(run.recipe, self._device, backbone=self._model(run.recipe.backbone))
+        job = load_job(run.recipe, self._device, backbone=self._model(run.recipe))
         if not folder.adapter.is_file():
             self._learn(job, folder)
         adapter = Adapter.load(folder.adapter)
@@ -148,10 +154,16 @@ class Worker:
         video = generate(job.backbone, adapter, text, seed=seed, options=job.recipe.sampling)
         video.save(target, scale=watchable_scale(video))
 
-    def _model(self, name: str) -> Backbone:
-        if self._backbone is None or self._backbone[0] != name:
+    def _model(self, recipe: Recipe) -> Backbone | None:
+        """The recipe's base model, the last one if it is the same; None leaves it to whoever loads
+        the rest, where only then is known in which type."""
+        if recipe.fit is not None:
             self._backbone = None
-            self._backbone = name, load_backbone(name, self._device)
+            return None
+        wanted = recipe.backbone, recipe.base_type
+        if self._backbone is None or self._backbone[0] != wanted:
+            self._backbone = None
+            self._backbone = wanted, load_backbone(recipe.backbone, self._device, recipe.base_type)
         return self._backbone[1]
 
 

@@ -240,9 +240,15 @@ class Contender:
         """The entry on its loaded backbone.
 
         Raises:
-            ConfigError: another model of its method cannot be used.
+            ConfigError: another model of its method cannot be used, or the base model is asked for
+                in another type than all entries share.
         """
         recipe = entry.recipe
+        if recipe.base_type != "auto":
+            raise ConfigError(
+                f"The entry '{entry.label}' asks for base={recipe.base}; the benchmark compares "
+                "all entries on one base model, as it is: leave it out."
+            )
         method = load_method(recipe.method, recipe.method_options)
         try:
             mixed = method.ingredients(backbone) if isinstance(method, Mixes) else {}
