@@ -109,6 +109,19 @@ def test_the_same_again_changes_nothing_and_keeps_what_you_changed(
     assert kept == {"0.png": "given", "1.png": "yours", "2.png": "given"}
 
 
+def test_what_a_kill_had_moved_aside_comes_back(prepare: Any, photos: Path, tmp_path: Path) -> None:
+    out, given = tmp_path / "out", f"tom:cat={photos / 'tom'}"
+    assert prepare(out, given).exit_code == 0
+    redrawn = np.zeros((150, 200), np.uint8)
+    redrawn[40:90, 60:120] = 255
+    save(out / "tom" / "masks" / "1.png", redrawn)
+    (out / "tom").rename(out / ".tom.old")
+    assert prepare(out, given).exit_code == 0
+    (tom,) = load_subjects([f"tom={out / 'tom'}"])
+    np.testing.assert_array_equal(tom.masks[1] * 255, redrawn)
+    assert not (out / ".tom.old").exists()
+
+
 def test_the_record_says_what_was_seen(photos: Path, tmp_path: Path) -> None:
     dark = (photo(0) * 0.04).astype(np.uint8)
     save(photos / "tom" / "night.png", dark)

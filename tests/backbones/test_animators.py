@@ -54,8 +54,10 @@ def test_a_folder_animates_as_the_stock_pipeline_does(tiny_svd: Path, pictures: 
         generator=torch.Generator().manual_seed(4),
         output_type="np",
     ).frames[0]
-    # It starts from noise of a deviation of 700, on which single precision leaves its mark.
-    assert np.abs(clips[1] / 255 - found).max() < 1.5 / 255
+    # It starts from noise of a deviation of 700, on which single precision leaves its mark, another
+    # on every processor; another seed is tens of levels away.
+    apart = np.abs(clips[1] / 255 - found)
+    assert apart.mean() < 1 / 255 and apart.max() < 4 / 255
 
 
 def test_a_row_depends_on_its_own_picture_and_seed(tiny_svd: Path, pictures: np.ndarray) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from customvideo.errors import StorageError
 from customvideo.toybox.recipe.course import Course, Runner
 from customvideo.toybox.recipe.muon import Muon, orthogonalized
+from tests.faulty_disk import Disk
 
 
 def _runner(folder: Path, steps: int = 12) -> Runner:
@@ -79,11 +79,8 @@ def test_the_average_lags_behind_and_the_loss_falls(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
-
     runner = _runner(tmp_path)
-    monkeypatch.setattr(Path, "write_bytes", full)
+    Disk("full").install(monkeypatch)
     with pytest.raises(StorageError, match="disk is full"):
         runner._save()
 

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from customvideo.errors import AdapterError, PromptError, StorageError
+from customvideo.errors import AdapterError, ConfigError, PromptError, StorageError
 from customvideo.video import Video
 from customvideo.workspace import AdapterEntry, check_prompt, estimate
 from customvideo.workspace.jobs import JobFolder
@@ -161,6 +163,21 @@ def test_adapters_are_renamed_deleted_restored_archived_and_imported(
             library.import_adapter(data, "evil")
     assert len(library.adapters().entries) == before
     assert library.disk_use()["adapters"] > 0 and library.disk_use()["free"] > 0
+
+
+def test_no_header_from_elsewhere_chooses_a_folder(
+    learned: tuple[Studio, AdapterEntry], tmp_path: Path
+) -> None:
+    studio, adapter = learned
+    with safe_open(adapter.file, "pt") as file:
+        given = file.metadata()
+    written = {key: value.replace("tiny-zeroscope", "/etc/") for key, value in given.items()}
+    assert written != given
+    save_file(load_file(adapter.file), tmp_path / "evil.safetensors", written)
+    library = studio.workspace.library
+    evil = library.import_adapter((tmp_path / "evil.safetensors").read_bytes(), "evil")
+    with pytest.raises(ConfigError, match="no model '/etc/' here"):
+        studio.submit_here("generate", prompts=["a cat"], adapters=[evil.id], **QUICK_VIDEO)
 
 
 def test_an_adapter_in_use_is_not_deleted(

@@ -33,6 +33,7 @@ from customvideo.subjects.pictures import read_mask, read_picture
 __all__ = ["RECORD", "Earlier", "Tidy", "TidyPhoto", "tidy_names", "write_tidy"]
 
 RECORD = "prepare.json"
+_OLD = ".old"
 _QUALITY = 95
 
 
@@ -121,6 +122,7 @@ class Earlier:
             raise ConfigError(f"'{out}' is a file, not a folder; choose another --out.")
         if not record.is_file():
             return cls(out)
+        _bring_back(out)
         try:
             files = json.loads(record.read_text(encoding="utf-8"))["files"]
             return cls(out, {str(name): str(digest) for name, digest in files.items()})
@@ -213,12 +215,21 @@ def _ordinary(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
 
 
+def _bring_back(out: Path) -> None:
+    """Put back what a killed preparation had moved aside, before anybody reads what is there."""
+    for old in out.glob(f".*{_OLD}"):
+        target = old.with_name(old.name.removeprefix(".").removesuffix(_OLD))
+        try:
+            if not target.exists():
+                os.rename(old, target)
+        except OSError as error:
+            raise storage_error(error, target) from error
+
+
 def _replace(target: Path, files: Mapping[str, bytes]) -> None:
     """Make the folder `target` hold `files` and nothing else; on an error it stays as it was."""
-    old = target.with_name(f".{target.name}.old")
+    old = target.with_name(f".{target.name}{_OLD}")
     try:
-        if not target.exists() and old.exists():
-            os.rename(old, target)  # an earlier writing was killed just here
         shutil.rmtree(old, ignore_errors=True)
         if target.exists():
             os.rename(target, old)

@@ -18,6 +18,7 @@ from customvideo.subjects.prompt import LearnedWord, Prompt
 from customvideo.workspace.library import ADAPTER
 from customvideo.workspace.places import ADAPTERS, VIDEOS, inside
 from customvideo.workspace.records import GenerateRequest
+from customvideo.workspace.requests import require_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,8 +148,12 @@ class _Models:
 
         if not id:
             return ""
-        noted = self._work.workspace.library.source(id)
-        return noted or backbone_name(self._file(id), Adapter.load(self._file(id)))
+        if noted := self._work.workspace.library.source(id):
+            return noted
+        # An adapter from elsewhere says in its header what it is for: whatever its maker wrote.
+        named = backbone_name(self._file(id), Adapter.load(self._file(id)))
+        require_model(self._work.workspace, named)
+        return named
 
     def _file(self, id: str) -> Path:
         return inside(self._work.workspace.root, ADAPTERS, id, ADAPTER)

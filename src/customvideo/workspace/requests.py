@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from customvideo.config import Recipe
     from customvideo.workspace.workspace import Workspace
 
-__all__ = ["MOST_VIDEOS", "chosen_subjects", "plan_job", "recipe_for", "specs"]
+__all__ = [
+    "MOST_VIDEOS",
+    "chosen_subjects",
+    "plan_job",
+    "recipe_for",
+    "require_model",
+    "specs",
+]
 
 MOST_VIDEOS = 256
 """Of one job."""
@@ -125,7 +132,7 @@ def _train(workspace: Workspace, project: str, request: TrainRequest) -> dict[st
         if key.partition(".")[0] in _NOT_HERE:
             raise ConfigError(f"The setting '{key}' cannot be chosen here; leave it out.")
     _refuse_paths(request.options)
-    _require_model(workspace, request.backbone)
+    require_model(workspace, request.backbone)
     if request.recipe:
         _require_packaged(request.recipe)
     subjects = chosen_subjects(workspace, project, request)
@@ -135,8 +142,12 @@ def _train(workspace: Workspace, project: str, request: TrainRequest) -> dict[st
     return {"title": f"Learn {cast}", "adapter": new_id(named), "name": named}
 
 
-def _require_model(workspace: Workspace, name: str) -> None:
-    """Refuse a folder that the machine's owner has not allowed; an empty name is the usual one."""
+def require_model(workspace: Workspace, name: str) -> None:
+    """Refuse a folder that the machine's owner has not allowed; an empty name is the usual one.
+
+    Raises:
+        ConfigError: it is neither a known model, nor an id of the hub, nor an allowed folder.
+    """
     from customvideo.backbones.base import backbone_rows
 
     rows = backbone_rows()
@@ -187,7 +198,7 @@ def _generate(workspace: Workspace, project: str, request: GenerateRequest) -> d
             raise ConfigError(f"No chosen adapter knows <{name}>{suggest(name, sorted(known))}")
         if not (left < right and top < bottom):
             raise ConfigError(f"The box of <{name}> is empty; draw it again.")
-    _require_model(workspace, request.backbone)
+    require_model(workspace, request.backbone)
     work = list(product(request.prompts, request.adapters, request.seeds))
     if len(work) > MOST_VIDEOS:
         raise ConfigError(f"{len(work)} videos are too many for one job; ask for {MOST_VIDEOS}.")
