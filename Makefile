@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# A process a core, each with one thread: numbers do not depend on how many there are.
+TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile --durations 15
 
 .DEFAULT_GOAL := help
 .PHONY: help demo bench test check format clean
@@ -19,13 +21,13 @@ bench: $(READY)  ## the benchmark on twelve pairs, hours; stop it and go on: run
 	$(BIN)/customvideo bench table runs/bench
 
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 check: $(READY)  ## formatting, lint, types and tests: what has to pass before a change is merged
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 format: $(READY)  ## put the code in order
 	$(BIN)/ruff format .
