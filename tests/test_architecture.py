@@ -69,7 +69,7 @@ HOMES = {
     "jinja2": ["report", "benchmark", "userstudy", "studio"],
     "markupsafe": ["userstudy", "studio"],
     "packaging": ["doctor"],
-    "psutil": ["processes", "workspace"],
+    "psutil": ["processes", "runs", "workspace"],
     "rich": ["training", "runs", "demo", "fleet", "benchmark", "cli", "toybox"],
     "sqlalchemy": ["userstudy"],
     "starlette": ["userstudy", "studio"],

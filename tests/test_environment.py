@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from customvideo.runs.environment import differences
+from customvideo.runs.environment import _git, differences
 from tests.surroundings import run_cli, train, write_pair, write_photos
 
 
@@ -39,12 +40,30 @@ def test_what_differs_is_said(first: Path, tmp_path: Path) -> None:
     told["packages"]["torch"] = "1.0"
     told["photos"]["tom"] = "0"
     told["backbone"] = "0"
+    del told["packages"]["numpy"]
     (tmp_path / "environment.json").write_text(json.dumps(told))
-    torch, backbone, photos = differences(tmp_path, first)
+    torch, backbone, photos, numpy = differences(tmp_path, first)
+    assert numpy.startswith("numpy was missing and is ")
     assert torch.startswith("torch was 1.0 and is ")
     assert backbone == "the base model's weights are others"
     assert photos == "the photos or masks of 'tom' are others"
     assert differences(tmp_path / "nowhere", first) == []
+
+
+def test_a_repository_that_merely_holds_the_program_is_not_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / "mine.txt").write_text("")
+    by = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for rest in (("add", "mine.txt"), (*by, "commit", "-q", "-m", "mine")):
+        subprocess.run(["git", "-C", tmp_path, *rest], check=True)
+    package = tmp_path / "venv" / "customvideo"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    assert _git(package) == ""
+    subprocess.run(["git", "-C", tmp_path, "add", "venv"], check=True)
+    assert _git(package).endswith("+")
 
 
 def test_other_photos_in_the_same_place_are_noticed(first: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from customvideo.errors import UserError
 from customvideo.reels import Limits, read_clip
@@ -88,6 +89,24 @@ def test_a_page_that_is_held_for_hours_does_not_fill_the_memory(tmp_path: Path) 
     pages[0].save(path, save_all=True, append_images=pages[1:], duration=[20, 20, 600_000])
     reel = read_clip(path, Limits(seconds=2, fps=20))
     assert len(reel.video) == 40
+
+
+def test_no_more_pages_are_counted_than_may_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = [Image.new("RGB", (40, 40), (index * 20, 0, 0)) for index in range(12)]
+    path = tmp_path / "many.gif"
+    pages[0].save(path, save_all=True, append_images=pages[1:], duration=100)
+    seen: list[int] = []
+    seek = GifImageFile.seek
+    monkeypatch.setattr(
+        GifImageFile, "seek", lambda self, page: (seen.append(page), seek(self, page))
+    )
+    read_clip(path, Limits(seconds=0.3, fps=10))
+    assert max(seen) <= 3
+    seen.clear()
+    read_clip(path, Limits(decoded=3 * 1600))
+    assert max(seen) <= 4
 
 
 def _cut(path: Path) -> bytes:

@@ -17,16 +17,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from customvideo.files import ensure_dir, storage_error
+from customvideo.files import ensure_dir, read_record, storage_error
 from customvideo.processes import here, is_running
 
-__all__ = ["EXPIRY", "Claim", "claimed", "forget_expired"]
+__all__ = ["EXPIRY", "Claim", "TakenOver", "claimed", "forget_expired"]
 
 EXPIRY = 120.0
 """Seconds after which a claim that nobody has touched is nobody's."""
 
 _BEAT = EXPIRY / 12
 _PREFIX = "claim-"
+
+
+class TakenOver(Exception):
+    """Another runner has taken the folder from this one, which had seemed dead."""
 
 
 class Claim:
@@ -41,6 +45,15 @@ class Claim:
         self.lost = False
         self._heart = threading.Thread(target=self._beat, daemon=True)
         self._heart.start()
+
+    def require(self) -> None:
+        """Check that the folder is still this runner's.
+
+        Raises:
+            TakenOver: it is not.
+        """
+        if self.lost:
+            raise TakenOver
 
     def release(self) -> None:
         """Let others have the folder."""
@@ -132,15 +145,7 @@ def _counts(path: Path) -> bool:
         return False
     if silent > EXPIRY:
         return False
-    told = _read(path)
+    told = read_record(path)
     process = told.get("process")
     # One that is just being written says nothing yet.
     return told.get("where") != here() or not isinstance(process, int) or is_running(process)
-
-
-def _read(path: Path) -> dict[str, object]:
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}

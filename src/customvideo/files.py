@@ -4,19 +4,21 @@ Every file the package makes goes through `atomic_path` (or the two shorthands b
 the content is written to a hidden neighbour, flushed to the disk, and renamed into place only when
 complete, so an earlier result survives a full disk, a killed run and a power cut. What a killed
 process left is removed by the next one that writes there. It is NOT a format library: what goes
-into a file is its owner's business.
+into a file is its owner's business, and a plain record of what was done is JSON.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from customvideo.errors import StorageError
 from customvideo.processes import is_left_behind, stamp
@@ -29,11 +31,13 @@ __all__ = [
     "hidden_beside",
     "locked",
     "put",
+    "read_record",
     "require_free",
     "storage_error",
     "sweep",
     "sync_folder",
     "write_bytes",
+    "write_record",
     "write_text",
 ]
 
@@ -182,6 +186,21 @@ def write_bytes(path: Path | str, data: bytes) -> None:
             file.write(data)
         if partial.stat().st_size != len(data):
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(partial))
+
+
+def write_record(path: Path | str, record: Mapping[str, Any]) -> None:
+    """Write a JSON object, for people to read too; raises as `write_text`."""
+    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_record(path: Path | str) -> dict[str, Any]:
+    """The JSON object in a file; nothing of a file that is missing or damaged, whose owner makes it
+    anew."""
+    try:
+        told = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def ensure_dir(path: Path | str) -> Path:

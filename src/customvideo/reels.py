@@ -81,7 +81,9 @@ def read_clip(path: Path, limits: Limits) -> Reel:
         raise UserError(f"There is no clip '{path}'; give one of {', '.join(KINDS)}.")
     try:
         with path.open("rb") as file:
-            rate, shown = _gif_frames(file) if kind == "GIF" else _film_frames(file, kind, limits)
+            rate, shown = (
+                _gif_frames(file, limits) if kind == "GIF" else _film_frames(file, kind, limits)
+            )
             rate = min(max(rate, 1.0), limits.fps)
             sizes: list[tuple[int, int]] = []
             frames = list(_evenly(_allowed(shown, limits, sizes), rate, limits))
@@ -103,11 +105,12 @@ _Shown = Iterator[tuple[float, float, Image.Image]]
 def _film_frames(file: Any, kind: str, limits: Limits) -> tuple[float, _Shown]:
     # The demuxer is named, and the file already open: no playlist may lead anywhere else.
     container = av.open(file, format=kind)
-    if not container.streams.video:
-        raise ValueError("no pictures")
-    stream = container.streams.video[0]
-    if stream.codec_context.width * stream.codec_context.height > limits.pixels:
-        raise ValueError("too many pixels")
+    streams = container.streams.video
+    sides = [(one.codec_context.width, one.codec_context.height) for one in streams[:1]]
+    if not sides or sides[0][0] * sides[0][1] > limits.pixels:
+        container.close()
+        raise ValueError("no pictures, or too many pixels")
+    stream = streams[0]
     stream.codec_context.options = {"max_pixels": str(limits.pixels)}
     rate = float(stream.average_rate or 8)
     wide = float(stream.sample_aspect_ratio or 1)
@@ -124,10 +127,14 @@ def _film_frames(file: Any, kind: str, limits: Limits) -> tuple[float, _Shown]:
     return rate, shown()
 
 
-def _gif_frames(file: Any) -> tuple[float, _Shown]:
+def _gif_frames(file: Any, limits: Limits) -> tuple[float, _Shown]:
     with Image.open(file, formats=("GIF",)) as picture:
+        pixels = picture.width * picture.height
+        if pixels > limits.pixels:
+            raise ValueError("too many pixels")
+        most = min(_MOST_PAGES, 1 + limits.decoded // pixels)
         durations = [_duration(picture)]
-        while len(durations) < _MOST_PAGES:
+        while len(durations) < most and sum(durations) < limits.seconds:
             try:
                 picture.seek(len(durations))
             except EOFError:

@@ -12,6 +12,8 @@ import pytest
 from customvideo.adapters.adapter import Adapter
 from customvideo.batch.commands import run_batch
 from customvideo.batch.plan import load_plan, run_of
+from customvideo.batch.work import RunFolder, Worker
+from customvideo.claims import Claim, TakenOver
 from customvideo.errors import ConfigError, FleetError
 from tests.surroundings import QUICK, contents, run_cli, write_photos
 
@@ -128,7 +130,7 @@ def test_videos_can_be_added_but_another_run_of_the_same_name_is_refused(
     before = contents(out)
     more = replace(only, prompts=(*only.prompts, "{subjects}"), seeds=(0, 8))
     assert run_batch([more], out, say=lines.append, device="cpu").done == 1
-    after = contents(out)
+    after, done = contents(out), contents(out / "ann")
     assert {"ann/videos/1-0.mp4", "ann/videos/0-8.mp4"} <= after.keys() - before.keys()
     kept = [name for name in before if name.endswith(("safetensors", "0-0.mp4", "losses.jsonl"))]
     assert all(after[name] == before[name] for name in kept) and len(kept) == 3
@@ -138,6 +140,37 @@ def test_videos_can_be_added_but_another_run_of_the_same_name_is_refused(
     ):
         ended = run_batch([other], out, say=lines.append, retry_failed=True, device="cpu")
         assert "asked for differently" in ended.failed[0].message
+    assert contents(out / "ann") == done, "it is left as it was"
+
+
+def test_an_unfinished_run_of_another_plan_is_left_as_it_is(
+    customers: Path, tiny_zeroscope: Path
+) -> None:
+    only, _ = load_plan(write_plan(customers.parent, tiny_zeroscope))
+    out = customers.parent / "out"
+    folder = RunFolder(out, only.title)
+    folder.ask(only)
+    (folder.run / "checkpoints" / "000001").mkdir(parents=True)
+    before = contents(folder.path)
+    other = replace(only, prompts=("another",))
+    ended = run_batch([other], out, say=lambda _: None, device="cpu")
+    assert "asked for differently" in ended.failed[0].message
+    assert contents(folder.path) == before
+
+
+def test_a_worker_that_seemed_dead_gives_way(
+    customers: Path, tiny_zeroscope: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was suspended for so long that another one has taken its run over."""
+    only, _ = load_plan(write_plan(customers.parent, tiny_zeroscope))
+    out = customers.parent / "out"
+
+    def taken_over(self: Claim) -> None:
+        raise TakenOver
+
+    monkeypatch.setattr(Claim, "require", taken_over)
+    assert Worker(out, "cpu").do(only).ended == "taken"
+    assert not RunFolder(out, only.title).failure
 
 
 def test_a_run_is_known_by_its_photos_and_not_by_its_place(

@@ -26,7 +26,7 @@ from customvideo.benchmark.kit import Kit
 from customvideo.benchmark.memory import PeakMemory
 from customvideo.benchmark.plan import BenchPlan, resolve
 from customvideo.benchmark.store import JobFolder, Store
-from customvideo.claims import claimed
+from customvideo.claims import Claim, TakenOver, claimed
 from customvideo.errors import StorageError
 from customvideo.training.interrupt import Interrupted
 from customvideo.video import Video
@@ -181,13 +181,13 @@ def test_one_that_was_taken_over_ends_at_the_next_step(
 ) -> None:
     worker, notes = Worker(Store(tmp_path), kit), []
     job = jobs_of(plan_of(kit.edition.root, "customvideo"), kit)["customvideo"]
-    monkeypatch.setattr(jobs, "_require_held", _lose)
+    monkeypatch.setattr(Claim, "require", _lose)
     assert worker.do(job, notes.append).ended == "taken" and notes == []
     assert worker.store.folder(job).failure is None
 
 
 def _lose(_: object) -> None:
-    raise jobs._TakenOver
+    raise TakenOver
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from customvideo.errors import ConfigError
+from customvideo.runs import together
 from customvideo.training.ranks import Ranks
 from tests.surroundings import run_cli, sets, train, write_pair
 from tests.tiny_wan import build_tiny_wan
@@ -118,6 +121,48 @@ def test_an_error_is_said_once_and_ends_all(tmp_path: Path, tiny_zeroscope: Path
     )
     assert ended.returncode == 2 and ended.stderr.count("nobody") == 1, ended.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="ends processes by signals")
+def test_one_that_is_killed_ends_all_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nif [ $RANK = 1 ]; then kill -9 $$; fi\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(together.sys, "executable", str(program))
+    monkeypatch.setattr(together, "_GRACE", 0.1)
+    assert together.start_together(2, ["train"]) == 128 + 9
+    assert "Process 2 of 2 was ended by signal 9" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="ends processes by signals")
+def test_a_request_to_stop_is_handed_on_once(tmp_path: Path) -> None:
+    program = tmp_path / "python"
+    program.write_text(
+        "#!/bin/sh\ntrap 'echo asked >> said; exit 130' INT TERM\n"
+        "touch ready-$RANK\nwhile true; do sleep 0.05; done\n"
+    )
+    program.chmod(0o755)
+    code = (
+        "import sys; from customvideo.runs import together; "
+        f"together.sys.executable = {str(program)!r}; "
+        "raise SystemExit(together.start_together(2, ['train']))"
+    )
+    path = os.pathsep.join([str(HOME / "src"), str(HOME)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        start_new_session=True,
+    )
+    while len(list(tmp_path.glob("ready-*"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    # As a terminal does it: to the whole group.
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(30) == 130
+    assert (tmp_path / "said").read_text() == "asked\n" * 2
 
 
 def test_a_base_model_that_is_shared_out_trains_the_same(tmp_path: Path) -> None:

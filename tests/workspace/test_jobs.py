@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +174,15 @@ def test_a_second_runner_is_refused(studio: Studio) -> None:
     with FileLock(runner_lock(studio.workspace.root)):
         assert runner.run(studio.workspace.root) == 2
     assert not held(runner_lock(studio.workspace.root))
+
+
+@pytest.mark.usefixtures("without_runner")
+def test_whoever_looks_for_a_runner_is_not_taken_for_one(studio: Studio) -> None:
+    lock = FileLock(runner_lock(studio.workspace.root), thread_local=False)
+    lock.acquire()
+    # As long as a look may take.
+    threading.Timer(0.2, lock.release).start()
+    assert runner.run(studio.workspace.root) == 0
 
 
 def test_a_number_of_another_process_is_not_believed(tmp_path: Path) -> None:

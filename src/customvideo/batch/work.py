@@ -10,7 +10,6 @@ DIR/<name>/
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 import traceback
@@ -21,23 +20,26 @@ from typing import Any
 from customvideo.adapters.adapter import Adapter
 from customvideo.backbones.base import Backbone, load_backbone
 from customvideo.batch.plan import SUBJECTS, Run, run_of
-from customvideo.claims import claimed
+from customvideo.claims import Claim
 from customvideo.config import Recipe
-from customvideo.errors import FleetError, StorageError
-from customvideo.files import write_text
+from customvideo.errors import FleetError
+from customvideo.files import read_record, write_record
 from customvideo.fleet import work
-from customvideo.fleet.work import Note, Work
+from customvideo.fleet.work import Note, Work, do_alone
 from customvideo.generation import generate
 from customvideo.runs.folder import ADAPTER, CHECKPOINTS
 from customvideo.runs.learning import Job, fit, load_job
 from customvideo.runs.making import watchable_scale
 from customvideo.subjects.prompt import list_subjects
-from customvideo.training.checkpoint import newest_valid
-from customvideo.training.interrupt import Interrupted
+from customvideo.training.checkpoint import newest_valid, recover
 
 __all__ = ["Outcome", "RunFolder", "Worker", "open_worker"]
 
 Outcome = work.Outcome[Run]
+
+
+class _Mistaken(FleetError):
+    """The folder holds another plan's run."""
 
 
 class RunFolder:
@@ -55,12 +57,12 @@ class RunFolder:
     @property
     def done(self) -> dict[str, Any]:
         """What is known of the finished run: `digest`, `seconds`; nothing of another."""
-        return _read(self.path / "done.json")
+        return read_record(self.path / "done.json")
 
     @property
     def failure(self) -> str:
         """Why the run came to nothing, if it did."""
-        return str(_read(self.path / "failed.json").get("message", ""))
+        return str(read_record(self.path / "failed.json").get("message", ""))
 
     def ask(self, run: Run) -> None:
         """Keep what the run is; prompts may be added to it, and any seeds.
@@ -68,24 +70,24 @@ class RunFolder:
         Raises:
             FleetError: the folder holds another run.
         """
-        earlier = _read(self.path / "asked.json")
+        earlier = read_record(self.path / "asked.json")
         prompts, known = list(run.prompts), list(earlier.get("prompts", ()))
         other = earlier and (earlier["learned"] != run.learned or prompts[: len(known)] != known)
-        # Before there is an adapter, nothing is there that could be taken for this run's.
-        if other and self.adapter.is_file():
-            raise FleetError(
+        # Before anything is learned, nothing is there that could be taken for this run's.
+        if other and (self.adapter.is_file() or any((self.run / CHECKPOINTS).glob("*"))):
+            raise _Mistaken(
                 f"'{self.path}' holds a run of this name that was asked for differently; choose "
                 "another name or --out."
             )
-        _write(self.path / "asked.json", {"learned": run.learned, "prompts": prompts})
+        write_record(self.path / "asked.json", {"learned": run.learned, "prompts": prompts})
 
     def finish(self, run: Run, seconds: float) -> None:
         """Keep that all is done."""
-        _write(self.path / "done.json", {"digest": run.digest, "seconds": seconds})
+        write_record(self.path / "done.json", {"digest": run.digest, "seconds": seconds})
 
     def fail(self, message: str, trace: str = "") -> None:
         """Keep why the run came to nothing."""
-        _write(self.path / "failed.json", {"message": message, "trace": trace})
+        write_record(self.path / "failed.json", {"message": message, "trace": trace})
 
     def forget_failure(self) -> None:
         """Let the run be tried anew, from its last checkpoint if it has one."""
@@ -106,46 +108,47 @@ class Worker:
             StorageError: the results cannot be written.
             Interrupted: stopped from outside, after saving.
         """
-        began, folder = time.monotonic(), RunFolder(self._out, run.title)
-        with claimed(folder.path) as claim:
-            if claim is None:
-                return Outcome(run, "taken")
-            if folder.done.get("digest") == run.digest:
-                # Another worker did it since it was found open.
-                return Outcome(run, "done")
-            try:
-                self._do(run, folder, note)
-            except Interrupted as error:
-                place = str(error).partition(";")[0]
-                raise Interrupted(f"{place}; run the same command again to go on.") from None
-            except StorageError:
-                raise
-            except Exception as error:
+        folder = RunFolder(self._out, run.title)
+
+        def fail(error: Exception) -> None:
+            # Another plan's folder is left as it is.
+            if not isinstance(error, _Mistaken):
                 message = str(error) or type(error).__name__
                 folder.fail(message, "".join(traceback.format_exception(error)))
-                return Outcome(run, "failed", time.monotonic() - began, message)
-            seconds = time.monotonic() - began
-            folder.finish(run, seconds)
-        return Outcome(run, "done", seconds)
 
-    def _do(self, run: Run, folder: RunFolder, note: Note) -> None:
+        return do_alone(run, folder.path, lambda claim: self._do(run, folder, claim, note), fail)
+
+    def _do(self, run: Run, folder: RunFolder, claim: Claim, note: Note) -> None:
+        if folder.done.get("digest") == run.digest:
+            # Another worker did it since it was found open.
+            return
+        began = time.monotonic()
         folder.ask(run)
         folder.forget_failure()
         note(f"{run.title}: learning")
         job = load_job(run.recipe, self._device, backbone=self._model(run.recipe))
         if not folder.adapter.is_file():
-            self._learn(job, folder)
+            self._learn(job, folder, claim)
         adapter = Adapter.load(folder.adapter)
         for number, prompt in enumerate(run.prompts):
             for seed in run.seeds:
                 target = folder.video(number, seed)
                 if not target.is_file():
+                    claim.require()
                     note(f"{run.title}: video {number}-{seed}")
                     self._film(job, adapter, prompt, seed, target)
+        folder.finish(run, time.monotonic() - began)
 
-    def _learn(self, job: Job, folder: RunFolder) -> None:
+    def _learn(self, job: Job, folder: RunFolder, claim: Claim) -> None:
+        recover(folder.run / CHECKPOINTS)
         resume = newest_valid(folder.run / CHECKPOINTS).newest is not None
-        fit(job, folder.run, resume=resume, say=lambda _: None)
+        fit(
+            job,
+            folder.run,
+            resume=resume,
+            say=lambda _: None,
+            on_step=lambda _: claim.require(),
+        )
         # Of thousands of runs the adapters are wanted, not what they could be gone on from.
         shutil.rmtree(folder.run / CHECKPOINTS, ignore_errors=True)
 
@@ -185,15 +188,3 @@ class _Told:
 def open_worker(out: str, device: str) -> Work:
     """A worker for the batch in `out`, wherever it runs."""
     return _Told(Path(out), device)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
-def _write(path: Path, told: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(told, indent=2, ensure_ascii=False) + "\n")

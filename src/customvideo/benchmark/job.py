@@ -24,17 +24,15 @@ from customvideo.benchmark.kit import Kit
 from customvideo.benchmark.memory import PeakMemory
 from customvideo.benchmark.probe import Base, probe
 from customvideo.benchmark.store import Failure, JobFolder, Store
-from customvideo.claims import Claim, claimed
-from customvideo.errors import StorageError
+from customvideo.claims import Claim
 from customvideo.files import discard
 from customvideo.fleet import work
-from customvideo.fleet.work import Note, Work
+from customvideo.fleet.work import Note, Work, do_alone
 from customvideo.generation import generate
 from customvideo.methods.base import learned_numbers, load_method
 from customvideo.methods.rendering import Mixes
 from customvideo.subjects.prompt import Prompt
 from customvideo.training.checkpoint import newest_valid, recover
-from customvideo.training.interrupt import Interrupted
 from customvideo.training.progress import StepReport, read_losses
 from customvideo.training.trainer import Trainer
 from customvideo.video import Video
@@ -44,10 +42,6 @@ __all__ = ["Outcome", "Worker", "open_worker"]
 _LOSSES, _CHECKPOINTS = "losses.jsonl", "checkpoints"
 
 Outcome = work.Outcome[Job]
-
-
-class _TakenOver(Exception):
-    """Another runner has taken the job from this one, which had seemed dead."""
 
 
 class Worker:
@@ -82,25 +76,14 @@ class Worker:
         return self._held(job, probed)
 
     def _held(self, job: Job, do: Callable[[JobFolder, Claim], None]) -> Outcome:
-        began, folder = time.monotonic(), self.store.folder(job)
-        with claimed(folder.path) as claim:
-            if claim is None:
-                return Outcome(job, "taken")
-            try:
-                do(folder, claim)
-            except _TakenOver:
-                return Outcome(job, "taken")
-            except Interrupted as error:
-                place = str(error).partition(";")[0]
-                raise Interrupted(f"{place}; run the same command again to go on.") from None
-            except StorageError:
-                raise
-            except Exception as error:
-                message = str(error) or type(error).__name__
-                trace = "".join(traceback.format_exception(error))
-                folder.fail(Failure(message, type(error).__name__, trace))
-                return Outcome(job, "failed", time.monotonic() - began, message)
-        return Outcome(job, "done", time.monotonic() - began)
+        folder = self.store.folder(job)
+
+        def fail(error: Exception) -> None:
+            kind = type(error).__name__
+            trace = "".join(traceback.format_exception(error))
+            folder.fail(Failure(str(error) or kind, kind, trace))
+
+        return do_alone(job, folder.path, lambda claim: do(folder, claim), fail)
 
     def _do(self, job: Job, folder: JobFolder, claim: Claim, note: Note) -> None:
         if folder.is_done(job, self.kit.scoring(job.recipe.backbone)):
@@ -135,7 +118,7 @@ class Worker:
         earlier = _seconds(folder) if done is not None else 0.0
 
         def on_step(report: StepReport) -> None:
-            _require_held(claim)
+            claim.require()
             note(f"learning {report.step}/{report.steps}")
 
         quiet = Console(quiet=True, force_terminal=False)
@@ -155,7 +138,7 @@ class Worker:
         adapter = Adapter.load(folder.adapter) if job.kind == "trained" else None
         self._load_models(job)
         for number, sample in enumerate(missing, start=1):
-            _require_held(claim)
+            claim.require()
             note(f"video {number}/{len(missing)}")
             began = time.monotonic()
             video = self._video(job, sample, adapter)
@@ -218,11 +201,6 @@ def _tidy(folder: JobFolder) -> None:
         with suppress(FileNotFoundError):
             (folder.training / _LOSSES).replace(folder.losses)
         discard(folder.training)
-
-
-def _require_held(claim: Claim) -> None:
-    if claim.lost:
-        raise _TakenOver
 
 
 def _seconds(folder: JobFolder) -> float:

@@ -21,7 +21,6 @@ another recipe lies beside this one's. Who does a job is `customvideo.benchmark.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -33,7 +32,7 @@ from customvideo.benchmark.grid import RESULTS_VERSION, Job, Sample, job_of
 from customvideo.claims import forget_expired
 from customvideo.errors import BenchmarkError, StorageError
 from customvideo.evaluation.scores import Row
-from customvideo.files import discard, ensure_dir, sweep, write_bytes, write_text
+from customvideo.files import discard, ensure_dir, read_record, sweep, write_bytes, write_record
 from customvideo.runs.folder import ADAPTER
 
 __all__ = ["BENCH", "ROWS", "Failure", "JobFolder", "Scored", "Store"]
@@ -90,15 +89,15 @@ class JobFolder:
     def probed(self) -> dict[str, dict[str, Any]]:
         """ "<prompt>-<seed>" -> what probing the job with that sample says, by name; "scoring" is
         the digest of what it was scored with."""
-        return _read(self.path / f"{_PROBES}.json")
+        return read_record(self.path / f"{_PROBES}.json")
 
     def note_probed(self, found: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep what probing says, in place of what was kept."""
-        _write(self.path / f"{_PROBES}.json", found)
+        write_record(self.path / f"{_PROBES}.json", found)
 
     def job(self) -> Job | None:
         """The job, or None if its description is missing or damaged."""
-        told = _read(self.path / _JOB)
+        told = read_record(self.path / _JOB)
         try:
             return job_of(told) if told.get("results") == RESULTS_VERSION else None
         except (KeyError, TypeError, ValueError):
@@ -114,26 +113,26 @@ class JobFolder:
     def describe(self, job: Job) -> None:
         """Write down what the job is."""
         if self.job() != job:
-            _write(self.path / _JOB, job.to_dict())
+            write_record(self.path / _JOB, job.to_dict())
 
     def relabel(self, method: str) -> None:
         """Give the job another label, "" for none: then no table shows it."""
-        told = _read(self.path / _JOB)
+        told = read_record(self.path / _JOB)
         if told.get("method") != method:
-            _write(self.path / _JOB, {**told, "method": method})
+            write_record(self.path / _JOB, {**told, "method": method})
 
     def costs(self) -> dict[str, Any]:
         """What the job has cost so far."""
-        return _read(self.path / _COSTS)
+        return read_record(self.path / _COSTS)
 
     def note_costs(self, **costs: Any) -> None:
         """Add to what the job has cost."""
-        _write(self.path / _COSTS, {**self.costs(), **costs})
+        write_record(self.path / _COSTS, {**self.costs(), **costs})
 
     @property
     def scored(self) -> Scored | None:
         """The scores of the job's videos, if there are some that this version understands."""
-        told = _read(self.path / _SCORED)
+        told = read_record(self.path / _SCORED)
         try:
             rows = tuple(Row(**row) for row in told["rows"])
             samples = tuple((int(prompt), int(seed)) for prompt, seed in told["samples"])
@@ -149,7 +148,7 @@ class JobFolder:
             "small": sorted(scored.small),
             "rows": [asdict(row) for row in scored.rows],
         }
-        _write(self.path / _SCORED, told)
+        write_record(self.path / _SCORED, told)
 
     def is_done(self, job: Job, scoring: str) -> bool:
         """Whether every video asked for has its scores, made as `scoring` says."""
@@ -160,7 +159,7 @@ class JobFolder:
 
     def fail(self, failure: Failure) -> None:
         """Keep why the job came to nothing."""
-        _write(self.path / _FAILED, asdict(failure))
+        write_record(self.path / _FAILED, asdict(failure))
 
     def forget_failure(self) -> None:
         """Let the job be tried anew, from its beginning unless it came as far as an adapter."""
@@ -171,7 +170,7 @@ class JobFolder:
     @property
     def failure(self) -> Failure | None:
         """Why the job came to nothing, if it did."""
-        told = _read(self.path / _FAILED)
+        told = read_record(self.path / _FAILED)
         return Failure(**told) if told else None
 
 
@@ -190,7 +189,7 @@ class Store:
         """
         if self.out.exists() and not self.out.is_dir():
             raise StorageError(f"'{self.out}' is a file, not a folder for results; choose another.")
-        told = _read(self.out / BENCH)
+        told = read_record(self.out / BENCH)
         if not told:
             if self.out.exists() and any(self.out.glob("[!.]*")):
                 raise BenchmarkError(
@@ -210,7 +209,7 @@ class Store:
         Raises:
             BenchmarkError: there are none.
         """
-        told = _read(self.out / BENCH)
+        told = read_record(self.out / BENCH)
         if not told:
             raise BenchmarkError(
                 f"There is no benchmark in '{self.out}'; make one with 'customvideo bench run'."
@@ -227,7 +226,7 @@ class Store:
                 "edition_from": name,
                 "edition_digest": edition.digest,
             }
-            _write(self.out / BENCH, told)
+            write_record(self.out / BENCH, told)
         ensure_dir(self.out / _JOBS)
 
     def tidy(self) -> None:
@@ -239,7 +238,7 @@ class Store:
     @property
     def edition(self) -> str:
         """What `load_edition` takes to find the edition of these results."""
-        return str(_read(self.out / BENCH).get("edition_from", ""))
+        return str(read_record(self.out / BENCH).get("edition_from", ""))
 
     def folder(self, job: Job) -> JobFolder:
         """The job's folder, whether it exists or not."""
@@ -310,16 +309,3 @@ class Store:
                 f"'{self.out}' holds results of version {version}, and this program makes version "
                 f"{RESULTS_VERSION}; choose another --out."
             )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """What a JSON file says; nothing of one that is missing or damaged, which is then made anew."""
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
-def _write(path: Path, told: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(told, indent=2, ensure_ascii=False) + "\n")

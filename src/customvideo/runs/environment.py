@@ -7,7 +7,6 @@ It names no person and no path but the code's own state: a run's folder can be h
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ import torch
 
 import customvideo
 from customvideo.backbones.base import Backbone
-from customvideo.files import write_text
+from customvideo.files import read_record, write_record
 from customvideo.runs.folder import ENVIRONMENT
 from customvideo.subjects.subject import Subject
 from customvideo.training.ranks import asked_processes
@@ -50,24 +49,17 @@ def surroundings(backbone: Backbone, subjects: Sequence[Subject]) -> dict[str, A
 
 def keep_environment(out: Path, found: Mapping[str, Any]) -> None:
     """Write `found` into the run's folder."""
-    write_text(out / ENVIRONMENT, json.dumps(found, indent=2) + "\n")
+    write_record(out / ENVIRONMENT, found)
 
 
 def differences(run: Path, again: Path) -> list[str]:
     """In what the run in the folder `again` was made otherwise than the one in `run`; nothing where
     one of them does not say what it was made with."""
-    was, now = _flat(_read(run)), _flat(_read(again))
+    was, now = (_flat(read_record(folder / ENVIRONMENT)) for folder in (run, again))
     if not was or not now:
         return []
-    return [_said(key, was[key], now.get(key)) for key in was if was[key] != now.get(key)]
-
-
-def _read(run: Path) -> dict[str, Any]:
-    try:
-        told = json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}
+    every = was | now
+    return [_said(key, was.get(key), now.get(key)) for key in every if was.get(key) != now.get(key)]
 
 
 def _said(key: str, was: object, now: object) -> str:
@@ -76,7 +68,7 @@ def _said(key: str, was: object, now: object) -> str:
         return f"the photos or masks of '{name}' are others"
     if group == "backbone":
         return "the base model's weights are others"
-    return f"{name or key} was {was} and is {now or 'missing'}"
+    return f"{name or key} was {was or 'missing'} and is {now or 'missing'}"
 
 
 def _flat(told: Mapping[str, Any]) -> dict[str, object]:
@@ -99,8 +91,9 @@ def _version(name: str) -> str | None:
 
 def _git(folder: Path) -> str:
     """The commit this program's code is at, with "+" where files differ from it; empty where it is
-    installed and not checked out."""
+    installed and not checked out, be it into a folder of somebody's own repository."""
     try:
+        _asked("git", "ls-files", "--error-unmatch", "--", "__init__.py", folder=folder)
         commit = _asked("git", "rev-parse", "HEAD", folder=folder)
         changed = _asked("git", "status", "--porcelain", "--", ".", folder=folder)
     except (OSError, subprocess.SubprocessError):

@@ -6,12 +6,12 @@ The order is that of what each costs: time first, then quality. What a run needs
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
+import psutil
 import torch
 
 from customvideo.config import Recipe, apply_keys
@@ -143,7 +143,7 @@ def card_bytes(fit: str | int, device: str) -> int:
     if on_gpu(device) and torch.cuda.is_available():
         where = torch.device("cuda" if device == "auto" else device)
         return int(torch.cuda.get_device_properties(where).total_memory * _USABLE)
-    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * _USABLE)
+    return int(psutil.virtual_memory().total * _USABLE)
 
 
 def knobs(recipe: Recipe, checkpoints: bool = True) -> list[str]:

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from customvideo.adapters.adapter import Adapter
+from customvideo.claims import TakenOver
 from customvideo.errors import ConfigError, StorageError
 from customvideo.files import ensure_dir, hidden_beside, locked, storage_error, sweep
 from customvideo.training.checkpoint import newest_valid, recover
@@ -148,12 +149,12 @@ def require_writable(out: Path) -> None:
 def undone_on_error(out: Path) -> Iterator[None]:
     """Remove what a run wrote to `out` if it ends in an error before its first checkpoint.
 
-    A run that is stopped from outside made no error: what it began stays.
+    A run that is stopped from outside, or taken over, made no error: what it began stays.
     """
     found, missing = _contents(out), _missing(out)
     try:
         yield
-    except Interrupted:
+    except (Interrupted, TakenOver):
         raise
     except Exception:
         if newest_valid(out / CHECKPOINTS).newest is None:

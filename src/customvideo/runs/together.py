@@ -24,6 +24,8 @@ __all__ = ["start_together"]
 
 _LOOK, _GRACE = 0.1, 20.0
 """Seconds between looks at the processes, and until those that outlive another's error end."""
+_APART: dict[str, Any] = {} if sys.platform == "win32" else {"process_group": 0}
+"""So that Ctrl-C in a terminal reaches this process alone, as a signal from elsewhere does."""
 
 
 def start_together(count: int, arguments: Sequence[str]) -> int:
@@ -46,12 +48,13 @@ def start_together(count: int, arguments: Sequence[str]) -> int:
             subprocess.Popen(
                 command,
                 env=everybody | {"RANK": str(index), "LOCAL_RANK": str(index)},
+                **_APART,
                 **({} if index == 0 else _into(logs[index])),
             )
             for index in range(count)
         ]
         with _handing_on(children):
-            codes = _ended(children)
+            codes, first = _ended(children)
         for log in logs:
             log.close()
         failed = next((index for index, code in enumerate(codes) if code > 0), None)
@@ -59,6 +62,12 @@ def start_together(count: int, arguments: Sequence[str]) -> int:
             lines = Path(logs[failed].name).read_text(errors="replace").strip().splitlines()
             sys.stderr.write(f"{lines[-1] if lines else 'A process ended without a word.'}\n")
             return codes[failed]
+    if failed is None and first is not None:
+        sys.stderr.write(
+            f"Process {first + 1} of {count} was ended by signal {-codes[first]}, perhaps for want "
+            "of memory, and so all were; what was saved is whole, go on with --resume.\n"
+        )
+        return 128 - codes[first]
     return codes[0] if codes[0] >= 0 else 128 - codes[0]
 
 
@@ -66,26 +75,27 @@ def _into(log: IO[bytes]) -> dict[str, Any]:
     return {"stdout": log, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
 
 
-def _ended(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+def _ended(children: Sequence[subprocess.Popen[bytes]]) -> tuple[list[int], int | None]:
     """Wait for all; those that outlive another's error for long are ended, since they may wait for
-    it for ever."""
-    until = float("inf")
+    it for ever. With it which was seen first to have ended badly."""
+    until, first = float("inf"), None
     while any(child.poll() is None for child in children):
-        if any(child.poll() for child in children):
-            until = min(until, time.monotonic() + _GRACE)
+        bad = [index for index, child in enumerate(children) if child.poll()]
+        if bad and first is None:
+            until, first = time.monotonic() + _GRACE, bad[0]
         if time.monotonic() > until:
             for child in children:
                 child.kill()
         time.sleep(_LOOK)
-    return [child.wait() for child in children]
+    codes = [child.wait() for child in children]
+    if first is None:
+        first = next((index for index, code in enumerate(codes) if code), None)
+    return codes, first
 
 
 @contextmanager
 def _handing_on(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Hand a request to stop on to the processes, which save and end by themselves.
-
-    Ctrl-C in a terminal reaches them anyway; whoever ends this program means them.
-    """
+    """Hand a request to stop on to the processes, which save and end by themselves; each once."""
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         for child in children:
@@ -94,13 +104,17 @@ def _handing_on(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
 
     before = {
         signal.SIGTERM: signal.signal(signal.SIGTERM, hand_on),
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None),
+        signal.SIGINT: signal.signal(signal.SIGINT, hand_on if _APART else _let_be),
     }
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _let_be(number: int, frame: FrameType | None) -> None:
+    """A terminal has told the processes of its group already."""
 
 
 def _free_port() -> str:

@@ -151,7 +151,7 @@ class Ranks:
         if not torch.equal(least, most):
             raise ConfigError(
                 "The processes do not hold the same adapter; give all of them the same recipe, "
-                "photos and version of this program."
+                "photos, output folder and version of this program."
             )
 
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
 from customvideo.adapters.adapter import Adapter
@@ -38,6 +40,10 @@ from customvideo.training.ranks import Ranks
 from customvideo.training.stages import Schedule
 
 __all__ = ["Session", "Task", "build_accelerator", "resolve_precision"]
+
+_PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other: one alone draws prior pictures, previews and scores. That
+another has died is seen by whoever started them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +157,11 @@ class Session:
             self._accelerator.scaler.load_state_dict(scaler)
         self.step = checkpoint.step
 
+    def require_same_place(self) -> None:
+        """Check that all processes are after the same step, with the same adapter; raises as
+        `Ranks.require_equal`."""
+        self.ranks.require_equal([torch.tensor(float(self.step)), *self.task.adapter.parameters()])
+
     def stop_everywhere(self, asked: bool) -> bool:
         """Whether any process was asked to stop; all hear it after the same step."""
         return self.ranks.any(asked, self._device)
@@ -256,6 +267,7 @@ def build_accelerator(config: TrainerConfig, backbone: Backbone, out: Path | Non
             mixed_precision="no" if precision == "fp32" else precision,
             log_with=None if config.tracker == "none" else config.tracker,
             project_dir=None if out is None else str(out),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
         )
     except ImportError as error:
         raise ConfigError(

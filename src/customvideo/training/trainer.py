@@ -130,10 +130,12 @@ class Trainer:
                 ) from None
             if found is not None and self.checkpoints is not None:
                 session.restore(found)
-                if is_main():
-                    # The run may have been killed between saving and this.
-                    keep, score = self.config.keep_checkpoints, found.state["score"]
-                    prune(self.checkpoints, keep, found, score)
+            # Each has looked for itself, perhaps on a disk that lags behind.
+            session.require_same_place()
+            if found is not None and self.checkpoints is not None and is_main():
+                # The run may have been killed between saving and this.
+                keep, score = self.config.keep_checkpoints, found.state["score"]
+                prune(self.checkpoints, keep, found, score)
             _Run(self, session, identity, continued=found is not None).to_the_end()
         return session.task.adapter
 

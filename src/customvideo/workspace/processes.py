@@ -25,6 +25,7 @@ __all__ = ["end", "held", "own_identity", "start_detached", "started_at"]
 _SAME_START = 2.0
 """Seconds by which two readings of a start may differ: the clock may have been set meanwhile."""
 _GRACE = 10.0
+_LOOK = 0.02
 
 
 def held(lock: Path) -> bool:
@@ -32,7 +33,8 @@ def held(lock: Path) -> bool:
     if not lock.exists():
         return False
     try:
-        with FileLock(lock, timeout=0):
+        # Longer than another look takes, which holds it too.
+        with FileLock(lock, timeout=_LOOK, poll_interval=_LOOK / 4):
             return False
     except Timeout:
         return True

@@ -27,6 +27,7 @@ __all__ = ["main", "run"]
 
 _WORK = "customvideo.workspace.work"
 _POLL = 0.2
+_LOOK = 1.0
 _MOST_TRIES = 2
 """Times that a job may be ended from outside at the same place before it is called failed."""
 _AFTER: dict[str, State] = {"done": "done", "paused": "paused", "stopped": "stopped"}
@@ -43,7 +44,8 @@ def run(root: Path) -> int:
     """Do the jobs of the workspace `root`; the program's exit status."""
     lock = FileLock(runner_lock(root))
     try:
-        lock.acquire(timeout=0)
+        # Somebody may just be looking whether there is a runner, and hold it for that.
+        lock.acquire(timeout=_LOOK)
     except Timeout:
         sys.stderr.write(f"A runner is working on '{root}' already; it does every job.\n")
         return 2

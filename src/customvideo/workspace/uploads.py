@@ -32,8 +32,8 @@ MOST_FILES = 40
 _LARGEST_PHOTO, _LARGEST_CLIP = 40 * 2**20, 400 * 2**20
 _LARGEST_UPLOAD = 400 * 2**20
 _CLIPS = (".mp4", ".m4v", ".mov", ".webm", ".gif")
-_PATIENCE = 90.0
-"""Seconds for one file, by the clock on the wall."""
+_PATIENCE, _EACH = 90.0, 15.0
+"""Seconds for the first file and for each further one, by the clock on the wall."""
 _SIDE = 1024
 """Longest side of what is decoded, as `customvideo.subjects.pictures` shrinks it."""
 
@@ -115,7 +115,8 @@ def _decode(
             else:
                 (folder / "in" / files[index]).write_bytes(data)
         while any((folder / "in").iterdir()):
-            lines = _run([kind, str(folder), *extra])
+            further = len(list((folder / "in").iterdir())) - 1
+            lines = _run([kind, str(folder), *extra], _PATIENCE + further * _EACH)
             begun = _begun(lines, folder, files)
             for index in begun:
                 name, file = names[index], files[index]
@@ -150,7 +151,7 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(arguments: Sequence[str]) -> list[dict[str, Any]]:
+def _run(arguments: Sequence[str], patience: float) -> list[dict[str, Any]]:
     """What the decoding process said before it ended, in whatever way."""
     command = [sys.executable, "-m", "customvideo.workspace.decoding", *arguments]
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -161,7 +162,7 @@ def _run(arguments: Sequence[str]) -> list[dict[str, Any]]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=_PATIENCE,
+            timeout=patience,
             env={**os.environ, **threads},
         )
         said = ended.stdout
