@@ -23,7 +23,6 @@ name.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -36,6 +35,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from customvideo.backbones.base import family_of, recipes_of
 from customvideo.errors import ConfigError
+from customvideo.files import parse_toml
 from customvideo.generation import SamplingConfig
 from customvideo.methods.base import method_class
 from customvideo.settings import Settings, known_keys, suggest, validated
@@ -168,13 +168,13 @@ def compose_recipe(changes: Iterable[tuple[str, Any]], source: Path | str | None
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return parse_toml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"The recipe '{file}' cannot be read ({(error.strerror or str(error)).lower()}); "
             f"check the path, or name one of {', '.join(recipe_names())}."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"The recipe '{file}' is not valid TOML: {error}.") from error
 
 
@@ -220,8 +220,8 @@ def parse_set(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise ConfigError(f"Cannot set '{text}'; write key=value, such as steps=200.")
     try:
-        parsed = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
+        parsed = parse_toml(f"value = {value}")
+    except ValueError:
         return key, value
     return key, parsed["value"] if parsed.keys() == {"value"} else value
 
@@ -330,7 +330,7 @@ def _nearest(stem: str, backbone: str, family: str | None = None) -> dict[str, A
 
 
 def _values(name: str) -> dict[str, Any]:
-    return tomllib.loads((_recipes() / f"{name}{_SUFFIX}").read_text(encoding="utf-8"))
+    return parse_toml((_recipes() / f"{name}{_SUFFIX}").read_text(encoding="utf-8"))
 
 
 def _recipes() -> Traversable:

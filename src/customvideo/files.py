@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -30,6 +31,8 @@ __all__ = [
     "ensure_dir",
     "hidden_beside",
     "locked",
+    "parse_json",
+    "parse_toml",
     "put",
     "read_record",
     "require_free",
@@ -43,6 +46,7 @@ __all__ = [
 
 LOCK = ".lock"
 _PARTIAL = ".partial"
+_TOO_DEEP = "it is nested too deeply"
 
 _CAUSES = {
     errno.ENOSPC: "the disk is full; free some space or choose another place",
@@ -193,12 +197,32 @@ def write_record(path: Path | str, record: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: it is no JSON, or nested deeper than anything of use.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """What a TOML text says; raises as `parse_json`."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+
+
 def read_record(path: Path | str) -> dict[str, Any]:
     """The JSON object in a file; nothing of a file that is missing or damaged, whose owner makes it
     anew."""
     try:
-        told = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        told = parse_json(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}
 

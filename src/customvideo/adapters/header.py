@@ -19,6 +19,7 @@ from torch import Tensor
 
 from customvideo.adapters.gates import GateKind
 from customvideo.errors import AdapterError, PromptError
+from customvideo.files import parse_json
 from customvideo.settings import Settings
 from customvideo.subjects.prompt import LearnedWord
 
@@ -171,19 +172,21 @@ def _parse(path: Path, text: str | None) -> AdapterHeader:
             f"'{path}' holds weights but is not a customvideo adapter; give the "
             "adapter.safetensors that training wrote."
         )
+    damaged = f"The header of '{path}' is damaged; copy the file again, or train again."
     try:
-        version = _version(json.loads(text))
-        if version > FORMAT_VERSION:
-            raise AdapterError(
-                f"'{path}' has format {version}, made by a newer customvideo than this one, which "
-                f"knows formats up to {FORMAT_VERSION}; update customvideo."
-            )
+        version = _version(parse_json(text))
+    except ValueError as error:
+        raise AdapterError(damaged) from error
+    if version > FORMAT_VERSION:
+        raise AdapterError(
+            f"'{path}' has format {version}, made by a newer customvideo than this one, which "
+            f"knows formats up to {FORMAT_VERSION}; update customvideo."
+        )
+    try:
         header = AdapterHeader.model_validate_json(text)
         _ = header.learned_words
-    except (ValidationError, PromptError, json.JSONDecodeError) as error:
-        raise AdapterError(
-            f"The header of '{path}' is damaged; copy the file again, or train again."
-        ) from error
+    except (ValidationError, PromptError) as error:
+        raise AdapterError(damaged) from error
     return header
 
 

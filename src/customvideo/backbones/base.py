@@ -7,7 +7,6 @@ weights or knows a network's inside.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from customvideo.errors import BackboneError
+from customvideo.files import parse_json
 from customvideo.settings import suggest
 from customvideo.tables import all_rows, import_target
 
@@ -286,7 +286,7 @@ def family_of(name: str) -> str | None:
         module = rows[name].partition(":")[0].rpartition(".")[2]
         return module if module in _families().values() else None
     try:
-        index = json.loads((Path(name).expanduser() / "model_index.json").read_text("utf-8"))
+        index = parse_json((Path(name).expanduser() / "model_index.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return _families().get(str(index.get("_class_name"))) if isinstance(index, dict) else None
@@ -313,7 +313,7 @@ def draws_toys(name: str) -> bool:
 
 def _card(name: str) -> dict[str, Any]:
     try:
-        card = json.loads((Path(name).expanduser() / "customvideo.json").read_text("utf-8"))
+        card = parse_json((Path(name).expanduser() / "customvideo.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return card if isinstance(card, dict) else {}

@@ -26,6 +26,7 @@ from torch import nn
 from customvideo.backbones.base import FAMILIES
 from customvideo.backbones.eight_bits import EIGHT_BITS
 from customvideo.errors import BackboneError
+from customvideo.files import parse_json
 from customvideo.quiet import without_bars, without_warnings
 from customvideo.tables import import_target
 
@@ -238,7 +239,7 @@ def has(folder: Path, piece: str) -> bool:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BackboneError(
             f"'{path}' cannot be read as JSON: fetch a complete copy of the folder."

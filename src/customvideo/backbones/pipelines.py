@@ -6,7 +6,6 @@ What such a pipeline makes is the business of the modules beside this one: `anim
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from safetensors import SafetensorError
 
 from customvideo.backbones.folder import Card, digest_weights, quiet_loading, readme_licence
 from customvideo.errors import ConfigError
+from customvideo.files import parse_json
 from customvideo.quiet import without_warnings
 from customvideo.settings import suggest
 
@@ -113,7 +113,7 @@ class PipelineKind:
 
     def _check_folder(self, folder: Path) -> None:
         try:
-            index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+            index = parse_json((folder / "model_index.json").read_text(encoding="utf-8"))
             kind = index.get("_class_name", "nothing that says what it is")
         except (OSError, ValueError, AttributeError) as error:
             raise ConfigError(

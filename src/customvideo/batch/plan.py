@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from pydantic import Field
 
 from customvideo.config import Recipe, SubjectEntry, compose_recipe, whole_recipe
 from customvideo.errors import FleetError
+from customvideo.files import parse_toml
 from customvideo.settings import Settings, validated
 from customvideo.subjects.prompt import check_name
 from customvideo.training.config import FREE_ON_RESUME
@@ -203,9 +203,9 @@ def _folders(folder: Path) -> Iterator[Path]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return parse_toml(file.read_text(encoding="utf-8"))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise FleetError(f"The plan '{file}' cannot be read ({reason}); check the path.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise FleetError(f"The plan '{file}' is not valid TOML: {error}.") from error

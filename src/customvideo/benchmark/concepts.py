@@ -9,13 +9,13 @@ samples, which are drawn from the base model here, and prompts to evaluate with 
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from customvideo.benchmark.manifest import SubjectEntry, read_json_text
 from customvideo.errors import BenchmarkError
+from customvideo.files import parse_json
 
 __all__ = ["read_concepts"]
 
@@ -36,8 +36,8 @@ def read_concepts(path: Path) -> list[SubjectEntry]:
         BenchmarkError: the file cannot be read, or describes no concepts.
     """
     try:
-        values = json.loads(read_json_text(path))
-    except json.JSONDecodeError as error:
+        values = parse_json(read_json_text(path))
+    except ValueError as error:
         raise BenchmarkError(f"'{path}' is not JSON ({error}); correct it.") from error
     if not isinstance(values, list) or not values:
         raise BenchmarkError(f"'{path}' lists no concept; see 'concepts_list' of diffusers.")

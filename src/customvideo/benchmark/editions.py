@@ -8,7 +8,6 @@ a runner: who is trained on what, and how results are scored, is decided elsewhe
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -26,6 +25,7 @@ from customvideo.benchmark.manifest import (
     read_json_text,
 )
 from customvideo.errors import BenchmarkError, PromptError
+from customvideo.files import parse_toml
 from customvideo.settings import suggest
 from customvideo.subjects.folders import SubjectSpec, load_subjects
 from customvideo.subjects.masks import Segmenter
@@ -304,8 +304,8 @@ def _told(folder: Path) -> SubjectEntry:
     """What the folder's `subject.toml` says, and its own name."""
     path = folder / "subject.toml"
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        told = parse_toml(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
         raise BenchmarkError(f"'{path}' cannot be read as TOML: {error}; correct it.") from error
     name = str(told.get("word", folder.name)).removeprefix("<").removesuffix(">")
     place = "" if name == folder.name else folder.name

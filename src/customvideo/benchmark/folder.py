@@ -19,7 +19,7 @@ from customvideo.benchmark.manifest import (
     read_json_text,
 )
 from customvideo.errors import BenchmarkError, SubjectError
-from customvideo.files import storage_error, write_text
+from customvideo.files import parse_json, storage_error, write_text
 from customvideo.subjects.masks import check_mask
 from customvideo.subjects.pictures import Picture, list_pictures, read_mask, read_picture
 
@@ -70,8 +70,8 @@ def read_checksums(root: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        values = json.loads(read_json_text(path))
-    except json.JSONDecodeError:
+        values = parse_json(read_json_text(path))
+    except ValueError:
         values = None
     if not isinstance(values, dict) or not all(isinstance(one, str) for one in values.values()):
         raise BenchmarkError(

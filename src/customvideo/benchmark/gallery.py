@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -28,6 +27,7 @@ from customvideo.benchmark.statistics import Unit
 from customvideo.benchmark.store import JobFolder
 from customvideo.errors import UserError
 from customvideo.evaluation.measures import measure
+from customvideo.files import parse_json
 from customvideo.subjects.pictures import list_pictures, read_picture
 
 __all__ = ["Card", "Film", "Gallery", "KeptJob", "Person", "Photos", "edition_photos", "kept_jobs"]
@@ -116,7 +116,7 @@ def kept_jobs(results: Path) -> list[KeptJob]:
     jobs = []
     for path in sorted(results.glob(f"{_JOBS}/[!.]*/{_JOB}")):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            told = json.loads(path.read_text(encoding="utf-8"))
+            told = parse_json(path.read_text(encoding="utf-8"))
             job = KeptJob(
                 JobFolder(path.parent),
                 str(told["method"]),

@@ -16,7 +16,6 @@ entries (`entries.toml`). Nothing is loaded or run here.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -28,6 +27,7 @@ from pydantic import Field
 
 from customvideo.config import Recipe, compose_recipe
 from customvideo.errors import ConfigError
+from customvideo.files import parse_toml
 from customvideo.settings import Settings, suggest, validated
 
 __all__ = ["BASE", "CEILING", "BenchPlan", "Entry", "compose_plan", "packaged_entries", "resolve"]
@@ -138,18 +138,18 @@ def resolve(plan: BenchPlan, default_backbone: str | None) -> tuple[Entry, list[
 def packaged_entries() -> dict[str, dict[str, Any]]:
     """Label -> changes, from the package's own list."""
     source: Traversable = files("customvideo") / "benchmark" / "entries.toml"
-    return tomllib.loads(source.read_text(encoding="utf-8"))
+    return parse_toml(source.read_text(encoding="utf-8"))
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        values = parse_toml(file.read_text(encoding="utf-8"))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ConfigError(
             f"The plan '{file}' cannot be read ({reason}); check the path."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"The plan '{file}' is not valid TOML: {error}.") from error
     for changes in values.get("entries", {}).values():
         own = changes.get(_RECIPE) if isinstance(changes, dict) else None

@@ -14,7 +14,7 @@ from customvideo.backbones.base import Backbone
 from customvideo.config import Recipe, dump_toml
 from customvideo.demo.acts import Act
 from customvideo.errors import ConfigError
-from customvideo.files import ensure_dir, write_text
+from customvideo.files import ensure_dir, parse_json, write_text
 from customvideo.runs.folder import ADAPTER, CHECKPOINTS
 from customvideo.training.checkpoint import newest_valid, recover
 
@@ -78,7 +78,7 @@ class Ledger:
 
     def _read(self) -> dict[str, str]:
         try:
-            found = json.loads((self._out / _MARK).read_text(encoding="utf-8"))
+            found = parse_json((self._out / _MARK).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         if not isinstance(found, Mapping) or any(

@@ -15,7 +15,7 @@ from customvideo.backbones.stock import HasStock
 from customvideo.errors import AdapterError
 from customvideo.exports.names import split
 from customvideo.exports.order import Exported, Order
-from customvideo.files import write_text
+from customvideo.files import parse_json, write_text
 from customvideo.quiet import without_bars, without_warnings
 
 __all__ = ["MergedFolder"]
@@ -52,7 +52,7 @@ class MergedFolder:
 
 def _forget_where(config: Path) -> None:
     """Leave out of a part's config where on this disk it was loaded from."""
-    told = json.loads(config.read_text(encoding="utf-8"))
+    told = parse_json(config.read_text(encoding="utf-8"))
     told.pop("_name_or_path", None)
     write_text(config, json.dumps(told, indent=2, sort_keys=True) + "\n")
 

@@ -6,7 +6,6 @@ are not read here.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from customvideo.adapters.header import is_adapter
 from customvideo.backbones.base import Backbone
 from customvideo.errors import AdapterError
 from customvideo.exports.names import ENCODER, experts, original, places, split
+from customvideo.files import parse_json
 
 __all__ = ["read_deltas", "read_weights"]
 
@@ -177,7 +177,7 @@ def _peft_alpha(path: Path) -> float | None:
     if not config.is_file() or not path.stem.startswith("adapter_model"):
         return None
     try:
-        return float(json.loads(config.read_text("utf-8"))["lora_alpha"])
+        return float(parse_json(config.read_text("utf-8"))["lora_alpha"])
     except (ValueError, KeyError, TypeError) as error:
         raise AdapterError(f"'{config}' says no lora_alpha; copy it again.") from error
 

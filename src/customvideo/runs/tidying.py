@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import re
 import shutil
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from customvideo.errors import ConfigError, SubjectError
-from customvideo.files import atomic_folder, ensure_dir, storage_error
+from customvideo.files import atomic_folder, ensure_dir, parse_json, storage_error
 from customvideo.runs.preparing_clips import TidyClip
 from customvideo.subjects.masks import check_mask
 from customvideo.subjects.pictures import read_mask, read_picture
@@ -124,7 +123,7 @@ class Earlier:
             return cls(out)
         _bring_back(out)
         try:
-            files = json.loads(record.read_text(encoding="utf-8"))["files"]
+            files = parse_json(record.read_text(encoding="utf-8"))["files"]
             return cls(out, {str(name): str(digest) for name, digest in files.items()})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(

@@ -8,7 +8,6 @@ masks is slow. Reading single files is `customvideo.subjects.pictures`, making m
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from customvideo.errors import SubjectError
+from customvideo.files import parse_toml
 from customvideo.reels import KINDS
 from customvideo.subjects.captions import read_caption
 from customvideo.subjects.clips import (
@@ -291,8 +291,8 @@ def _settings(folder: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        settings = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise SubjectError(f"'{path}' cannot be read as TOML: {error}; correct it.") from error
     for key, value in settings.items():
         if key not in _SETTING_KEYS:

@@ -8,7 +8,6 @@ subject each are `customvideo.subjects.folders`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from customvideo.errors import SubjectError
+from customvideo.files import parse_json
 from customvideo.subjects.captions import read_caption
 from customvideo.subjects.masks import Segmenter, check_mask, reads_words, segment_inside
 from customvideo.subjects.pictures import Picture, list_pictures, read_mask, read_picture
@@ -271,9 +271,9 @@ def _boxes(spec: GroupSpec, picture: Path) -> dict[str, Box]:
     form = f'[{{"label": "{spec.names[0]}", "bbox": [0.1, 0.2, 0.5, 0.9]}}]'
     try:
         with path.open("rb") as file:
-            entries = json.loads(file.read(_LONGEST_FILE))
+            entries = parse_json(file.read(_LONGEST_FILE))
         boxes = {str(entry["label"]): _box(entry["bbox"]) for entry in entries}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise SubjectError(
             f"The boxes '{path}' cannot be read; write {form}: left, top, right, bottom, as shares "
             "of width and height."

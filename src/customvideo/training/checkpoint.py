@@ -30,6 +30,7 @@ from customvideo.errors import ConfigError, StorageError
 from customvideo.files import (
     ensure_dir,
     hidden_beside,
+    parse_json,
     require_free,
     storage_error,
     sync_folder,
@@ -80,7 +81,7 @@ class Checkpoint:
     @property
     def state(self) -> dict[str, Any]:
         """What `state.json` holds."""
-        state: dict[str, Any] = json.loads((self.path / STATE).read_text(encoding="utf-8"))
+        state: dict[str, Any] = parse_json((self.path / STATE).read_text(encoding="utf-8"))
         return state
 
     def optimizer(self) -> dict[str, Tensor]:
@@ -193,7 +194,7 @@ def whole_checkpoints(folder: Path) -> list[Checkpoint]:
 def best_checkpoint(folder: Path) -> tuple[Checkpoint, float] | None:
     """The checkpoint with the lowest held-out score and that score, if one is marked and whole."""
     try:
-        best = json.loads((folder / _BEST).read_text(encoding="utf-8"))
+        best = parse_json((folder / _BEST).read_text(encoding="utf-8"))
         checkpoint, score = Checkpoint(folder / str(best["step"]), best["step"]), best["score"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -335,7 +336,7 @@ def _remove(path: Path) -> None:
 def _fault(path: Path) -> str | None:
     """Why the checkpoint at `path` cannot be used, or None if it is whole."""
     try:
-        sums = json.loads((path / _COMPLETE).read_text(encoding="utf-8"))
+        sums = parse_json((path / _COMPLETE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return "it is incomplete"
     except (OSError, ValueError):

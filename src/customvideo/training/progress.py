@@ -13,7 +13,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from customvideo.files import write_text
+from customvideo.files import parse_json, write_text
 
 __all__ = ["LossLog", "ProgressView", "StepReport", "read_losses"]
 
@@ -129,7 +129,7 @@ def read_losses(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        told = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        told = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
         if all(isinstance(line, dict) and line.keys() >= _RECORDED for line in told):
             return told
     except (OSError, ValueError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from customvideo.errors import StudyError
-from customvideo.files import write_text
+from customvideo.files import parse_json, write_text
 
 __all__ = ["ITEMS", "MEDIA", "SPOILED", "Item", "Items", "Reference", "read_items", "write_items"]
 
@@ -118,7 +118,7 @@ def read_items(folder: Path) -> Items:
     """
     path = folder / ITEMS
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = parse_json(path.read_text(encoding="utf-8"))
         assert told["version"] == _VERSION
         items = Items(tuple(told["methods"]), tuple(_item(one) for one in told["items"]))
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -18,6 +17,7 @@ import tomli_w
 from pydantic import Field, field_validator, model_validator
 
 from customvideo.errors import ConfigError, StudyError
+from customvideo.files import parse_toml
 from customvideo.settings import FROM_LIST, LARGEST_SEED, Settings, validated
 
 __all__ = [
@@ -192,8 +192,8 @@ def read_plan(folder: Path) -> StudyPlan:
             f"There is no study in '{folder}'; make one with 'customvideo study new {folder}'."
         )
     try:
-        told: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        told: dict[str, Any] = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise StudyError(f"'{path}' cannot be read as TOML: {error}; correct it.") from error
     try:
         return validated(StudyPlan, told)

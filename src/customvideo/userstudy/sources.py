@@ -5,7 +5,6 @@ What is found here is copied under names that tell nothing by `customvideo.users
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from customvideo.benchmark.gallery import edition_photos, kept_jobs
 from customvideo.benchmark.plan import BASE, CEILING
 from customvideo.benchmark.store import Store
 from customvideo.errors import StudyError
+from customvideo.files import parse_toml
 from customvideo.settings import suggest
 from customvideo.subjects.folders import SubjectSpec
 from customvideo.subjects.pictures import list_pictures, read_picture
@@ -172,8 +172,8 @@ def _prompts(path: Path | None, names: Iterable[str]) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        told = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise StudyError(f"'{path}' cannot be read as TOML: {error}; correct it.") from error
     for name in names:
         if not isinstance(told.get(name), str):

@@ -13,13 +13,13 @@ out/            files to download
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from customvideo.errors import StorageError
+from customvideo.files import parse_json
 from customvideo.workspace.places import JOBS, check_id, inside, read_json, write_json
 from customvideo.workspace.records import ENDED, REQUESTS, Job, Progress, State
 
@@ -187,7 +187,7 @@ class JobFolder:
             return {}
         for text in self.steps.read_text(encoding="utf-8").splitlines():
             try:
-                line = json.loads(text)
+                line = parse_json(text)
                 for part, value in {"loss": line["loss"], **line["parts"]}.items():
                     curve = curves.setdefault(str(part), {})
                     curve[int(line["step"])] = float(value)

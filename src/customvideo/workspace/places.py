@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from customvideo.errors import StorageError
-from customvideo.files import write_text
+from customvideo.files import parse_json, write_text
 
 __all__ = [
     "ADAPTERS",
@@ -137,7 +137,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError("too large")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
         version = values.pop("format")
     except OSError as error:
         raise StorageError(f"'{path}' cannot be read ({error.strerror or error}).") from error

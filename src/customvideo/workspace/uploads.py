@@ -6,7 +6,6 @@ limits, which gives back bare pixels. What becomes of them is the shelf's busine
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from customvideo.errors import SubjectError
+from customvideo.files import parse_json
 from customvideo.workspace.places import clean_name
 
 __all__ = ["MOST_FILES", "Decoded", "Refused", "decode_clip", "decode_mask", "decode_photos"]
@@ -171,7 +171,7 @@ def _run(arguments: Sequence[str], patience: float) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for text in said.splitlines():
         try:
-            line = json.loads(text)
+            line = parse_json(text)
         except ValueError:
             continue
         if isinstance(line, dict):
