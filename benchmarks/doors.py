@@ -579,27 +579,30 @@ def _prompt(folder: Path) -> object:
 
     text = (folder / "prompt").read_bytes().decode("utf-8", "surrogatepass")
     words = (LearnedWord("tom", "cat"), LearnedWord("rex", "dog", 2))
-    prompt = Prompt(text, words)
-    _ = prompt.canonical, prompt.plain, prompt.encoded, prompt.mentioned, prompt.unknown
     with_words(text, words)
-    check_prompt(None, text)
     complete(None, text)
     slug(text)
     refused = 0
     for reader in (
+        lambda text: _asked(Prompt(text, words)),
+        lambda text: check_prompt(None, text),
         SubjectSpec.parse,
         GroupSpec.parse,
         check_id,
         lambda name: clean_name(name, "name"),
         lambda name: _within(inside(folder, name), folder),
         lambda words: apply_sets(default_recipe(), [words]),
-        lambda words: _toybox().encode_prompt([words]),
+        lambda words: _toybox().encode_prompt([Prompt(words).encoded]),
     ):
         try:
             reader(text)
         except UserError:
             refused += 1
     return refused
+
+
+def _asked(prompt: Any) -> None:
+    _ = prompt.canonical, prompt.plain, prompt.encoded, prompt.mentioned, prompt.unknown
 
 
 def _within(found: Path, folder: Path) -> None:

@@ -37,8 +37,18 @@ __all__ = [
 ]
 
 
+_LONGEST = 1_200
+
+
 class CustomVideoError(Exception):
-    """Anything this package raises on purpose."""
+    """Anything this package raises on purpose. A message that quotes what is far too long is cut in
+    its middle, and what no terminal prints is left out."""
+
+    def __init__(self, message: str = "") -> None:
+        text = str(message).encode("utf-8", "replace").decode()
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 3 :]}"
+        super().__init__(text)
 
 
 class UserError(CustomVideoError, ValueError):

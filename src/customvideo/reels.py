@@ -106,7 +106,9 @@ def _film_frames(file: Any, kind: str, limits: Limits) -> tuple[float, _Shown]:
     # The demuxer is named, and the file already open: no playlist may lead anywhere else.
     container = av.open(file, format=kind)
     streams = container.streams.video
-    sides = [(one.codec_context.width, one.codec_context.height) for one in streams[:1]]
+    # Of a codec that nobody here knows there is no context.
+    contexts = [one.codec_context for one in streams[:1] if one.codec_context is not None]
+    sides = [(one.width, one.height) for one in contexts]
     if not sides or sides[0][0] * sides[0][1] > limits.pixels:
         container.close()
         raise ValueError("no pictures, or too many pixels")
@@ -130,7 +132,8 @@ def _film_frames(file: Any, kind: str, limits: Limits) -> tuple[float, _Shown]:
 def _gif_frames(file: Any, limits: Limits) -> tuple[float, _Shown]:
     with Image.open(file, formats=("GIF",)) as picture:
         pixels = picture.width * picture.height
-        if pixels > limits.pixels:
+        # Several copies of a page are held at once, of four bytes a pixel.
+        if pixels > limits.pixels // 4:
             raise ValueError("too many pixels")
         most = min(_MOST_PAGES, 1 + limits.decoded // pixels)
         durations = [_duration(picture)]

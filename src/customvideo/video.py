@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -46,13 +47,18 @@ _STUDIO_RANGE = 1
 _PALETTE_PIXELS = 20_000
 _MP4_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
 _STREAM_TAGS = {"language", "handler_name", "vendor_id", "encoder"}
+_MOST_PIXELS = 1_000_000_000
+"""Of all frames together: twenty seconds of 1920x1080 at 24 a second."""
 UNREADABLE = (
     av.FFmpegError,
     OSError,
     ValueError,
     EOFError,
+    IndexError,
+    MemoryError,
     SyntaxError,
     Image.DecompressionBombError,
+    struct.error,
 )
 """What the codecs raise at damaged files; a broken PNG is a SyntaxError to Pillow."""
 
@@ -294,7 +300,10 @@ def _read_film(path: Path) -> Video:
         stream = container.streams.video[0] if container.streams.video else None
         if stream is None:
             raise ValueError("no pictures")
-        frames = [to_rgb(frame) for frame in container.decode(stream)]
+        frames: list[NDArray[np.uint8]] = []
+        for frame in container.decode(stream):
+            frames.append(to_rgb(frame))
+            _require_bounded(len(frames) * frame.width * frame.height)
         if not frames:
             raise ValueError("no frames")
         return Video(np.stack(frames), float(stream.average_rate or 8))
@@ -305,15 +314,22 @@ def to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
     return cast("NDArray[np.uint8]", frame.to_ndarray(format="rgb24"))
 
 
+def _require_bounded(pixels: int) -> None:
+    if pixels > _MOST_PIXELS:
+        raise ValueError("more than a video has")
+
+
 def _read_picture(path: Path) -> Video:
     frames: list[NDArray[np.uint8]] = []
     durations: list[int] = []
     with Image.open(path) as picture:
-        for page in ImageSequence.Iterator(picture):
+        for count, page in enumerate(ImageSequence.Iterator(picture), start=1):
+            _require_bounded(count * page.width * page.height)
             durations.append(int(page.info.get("duration", 0)) or 125)
             frames.append(np.asarray(page.convert("RGB")))
     # A GIF shows a frame that equals its neighbour once, for longer.
     repeats = [round(duration / min(durations)) for duration in durations]
+    _require_bounded(sum(repeats) * frames[0].shape[0] * frames[0].shape[1])
     total = np.repeat(np.stack(frames), repeats, axis=0)
     return Video(total, 1000 * len(total) / sum(durations))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import warnings
@@ -72,19 +73,38 @@ class Card:
     @classmethod
     def read(cls, folder: Path, usual: Card) -> Card:
         """The folder's own card, completed from its README and from what is `usual` for its kind
-        of model."""
-        given = read_json(folder / "customvideo.json") if has(folder, "customvideo.json") else {}
+        of model.
+
+        Raises:
+            BackboneError: a file of it says what cannot be.
+        """
+        place = folder / "customvideo.json"
+        given = read_json(place) if has(folder, place.name) else {}
         nouns = read_json(folder / "nouns.json") if has(folder, "nouns.json") else []
-        words = given.get("known_words")
-        return cls(
-            name=given.get("name", folder.resolve().name),
-            licence=given.get("licence", readme_licence(folder)),
-            fps=float(given.get("fps", usual.fps)),
-            frames=int(given.get("frames", usual.frames)),
-            size=_pair(given.get("size")) or usual.size,
-            known_nouns=frozenset(given.get("known_nouns", nouns)),
-            known_words=None if words is None else frozenset(words),
-        )
+        try:
+            words = given.get("known_words")
+            licence = given.get("licence", readme_licence(folder))
+            card = cls(
+                name=str(given.get("name", folder.resolve().name)),
+                licence=None if licence is None else str(licence),
+                fps=float(given.get("fps", usual.fps)),
+                frames=int(given.get("frames", usual.frames)),
+                size=_pair(given.get("size")) or usual.size,
+                known_nouns=frozenset(map(str, given.get("known_nouns", nouns))),
+                known_words=None if words is None else frozenset(map(str, words)),
+            )
+        except (
+            AttributeError,
+            TypeError,
+            ValueError,
+            KeyError,
+            IndexError,
+            OverflowError,
+        ) as error:
+            raise BackboneError(f"'{place}' says what no card does ({error}): mend it.") from error
+        if not (0 < card.fps < math.inf and card.frames > 0 and min(card.size) > 0):
+            raise BackboneError(f"'{place}' says of clips what cannot be: mend fps, frames, size.")
+        return card
 
     @classmethod
     def of_hub(cls, name: str, folder: Path, usual: Card) -> Card:
@@ -137,8 +157,9 @@ def load(name: str, device: str = "auto", dtype: str = "auto") -> Any:
             f"Backbone folder '{folder}' lacks the list of parts (model_index.json): give a "
             "complete diffusers folder, as a pipeline's save_pretrained writes it."
         )
-    kind = read_json(folder / "model_index.json").get("_class_name")
-    if kind not in FAMILIES:
+    index = read_json(folder / "model_index.json")
+    kind = index.get("_class_name") if isinstance(index, dict) else None
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise BackboneError(
             f"Backbone folder '{folder}' holds a {kind}, which is no model customvideo can use: "
             f"give one of {', '.join(FAMILIES)}."

@@ -151,7 +151,8 @@ def _read(file: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise ConfigError(f"The plan '{file}' is not valid TOML: {error}.") from error
-    for changes in values.get("entries", {}).values():
+    entries = values.get("entries")
+    for changes in entries.values() if isinstance(entries, dict) else ():
         own = changes.get(_RECIPE) if isinstance(changes, dict) else None
         # Else it is the name of a packaged recipe, or a mistake to be named as it was made.
         if isinstance(own, str) and (file.parent / own).is_file():

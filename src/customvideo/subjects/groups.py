@@ -273,7 +273,7 @@ def _boxes(spec: GroupSpec, picture: Path) -> dict[str, Box]:
         with path.open("rb") as file:
             entries = parse_json(file.read(_LONGEST_FILE))
         boxes = {str(entry["label"]): _box(entry["bbox"]) for entry in entries}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise SubjectError(
             f"The boxes '{path}' cannot be read; write {form}: left, top, right, bottom, as shares "
             "of width and height."

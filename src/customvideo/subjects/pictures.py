@@ -142,6 +142,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 yield stored
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise SubjectError(f"'{path}' has too many pixels to be safe; save it smaller.") from error
+    except MemoryError as error:
+        raise SubjectError(f"'{path}' needs too much memory; save it smaller.") from error
     except UnidentifiedImageError as error:
         raise SubjectError(
             f"'{path}' is not a JPEG, PNG or WebP picture; remove it or save it again as one."

@@ -37,6 +37,7 @@ TEMPLATES = (
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _LONGEST_NAME = 32
+_HALF = re.compile("[\ud800-\udfff]")
 _BRACKETED = re.compile(r"<\s*([^\W\d_][\w-]*)\s*>")
 # Spelt with a vowel but spoken with a consonant, and the reverse.
 _CONSONANT_SOUND = re.compile(r"u(ni(?!n|m)|s[ae]|k|tensil|rin)|eu|ewe|one\b|once")
@@ -84,13 +85,19 @@ class Prompt:
 
     `words` keeps the caller's order (the order of subjects and masks), whatever order the text
     mentions them in. Case does not matter inside the brackets: `<Tom>` is `<tom>`. Raises
-    PromptError when two of `words` share a name.
+    PromptError when two of `words` share a name, or the text holds halves of characters, which no
+    text encoder reads.
     """
 
     text: str
     words: tuple[LearnedWord, ...] = ()
 
     def __post_init__(self) -> None:
+        if _HALF.search(self.text):
+            raise PromptError(
+                "The prompt holds a broken character, as copying from elsewhere may leave it; type "
+                "it anew."
+            )
         names = [word.name for word in self.words]
         for name in names:
             if names.count(name) > 1:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -80,19 +81,35 @@ class Checkpoint:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What `state.json` holds."""
-        state: dict[str, Any] = parse_json((self.path / STATE).read_text(encoding="utf-8"))
+        """What `state.json` holds; ConfigError if that is nothing of ours."""
+        try:
+            state = parse_json((self.path / STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise self._unreadable(STATE) from error
+        if not isinstance(state, dict):
+            raise self._unreadable(STATE)
         return state
 
     def optimizer(self) -> dict[str, Tensor]:
-        """The optimizer's tensors."""
-        tensors: dict[str, Tensor] = load_file(self.path / OPTIMIZER)
-        return tensors
+        """The optimizer's tensors; ConfigError if there are none."""
+        return self._tensors(OPTIMIZER)
 
     def rng(self) -> dict[str, Tensor]:
-        """The random generators' states."""
-        tensors: dict[str, Tensor] = load_file(self.path / RNG)
+        """The random generators' states; ConfigError if there are none."""
+        return self._tensors(RNG)
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        try:
+            tensors: dict[str, Tensor] = load_file(self.path / name)
+        except (OSError, SafetensorError) as error:
+            raise self._unreadable(name) from error
         return tensors
+
+    def _unreadable(self, name: str) -> ConfigError:
+        return ConfigError(
+            f"'{self.path / name}' was not written by this program; remove the checkpoint "
+            f"'{self.path}', and an earlier one is taken."
+        )
 
 
 @dataclass(frozen=True)
@@ -345,10 +362,13 @@ def _fault(path: Path) -> str | None:
     if not isinstance(sums, dict) or not needed <= sums.keys():
         return "its marker of completeness is damaged"
     for name, digest in sums.items():
-        if not (path / name).is_file():
-            return f"'{name}' is missing"
-        if _sha256(path / name) != digest:
-            return f"'{name}' is damaged"
+        try:
+            if not (path / name).is_file():
+                return f"'{name}' is missing"
+            if _sha256(path / name) != digest:
+                return f"'{name}' is damaged"
+        except OSError as error:
+            return f"'{name[:80]}' cannot be read ({error.strerror})"
     return None
 
 

@@ -50,7 +50,7 @@ PROJECTS, SUBJECTS, ADAPTERS = "projects", "subjects", "adapters"
 VIDEOS, JOBS, TRASH = "videos", "jobs", "trash"
 
 _ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*-[0-9a-f]{8}")
-_LONGEST_ID, _LONGEST_SLUG, _LONGEST_NAME = 64, 40, 80
+_LONGEST_ID, _LONGEST_SLUG, _LONGEST_NAME, _LONGEST_PART = 64, 40, 80, 200
 _PART = re.compile(r"[A-Za-z0-9._-]*[A-Za-z0-9_-]")
 """A part of a path: nothing that a shell, another system or a browser reads its own way."""
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
@@ -103,7 +103,8 @@ def inside(root: Path, *parts: str) -> Path:
     if not parts:
         raise StorageError("No place in the workspace was named; choose one from its lists.")
     for part in parts:
-        if not isinstance(part, str) or not _PART.fullmatch(part) or _RESERVED.fullmatch(part):
+        plain = isinstance(part, str) and len(part) <= _LONGEST_PART and _PART.fullmatch(part)
+        if not plain or _RESERVED.fullmatch(part):
             raise StorageError(
                 f"{_shown(part)} is no place in the workspace; choose one from its lists."
             )
@@ -141,7 +142,7 @@ def read_json(path: Path) -> dict[str, Any]:
         version = values.pop("format")
     except OSError as error:
         raise StorageError(f"'{path}' cannot be read ({error.strerror or error}).") from error
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise StorageError(f"'{path}' is damaged; delete it or restore a copy.") from error
     if not isinstance(version, int) or version > FORMAT:
         raise StorageError(f"'{path}' is of a later version of customvideo; update customvideo.")
