@@ -662,7 +662,7 @@ DOORS: dict[str, Door] = {
         _door("prompts, words and names", "prompt", _text("a <tom> cat"), _prompt, of_prompt, 2),
         _door("recipe", "recipe.toml", _golden(*_RECIPES), _recipe, of_toml, 1),
         _door("batch plan", "plan.toml", _text(PLAN), _batch, of_toml, 0.5),
-        _door("benchmark plan", "bench.toml", _text(BENCH), _bench, of_toml, 0.5),
+        _door("benchmark plan", "bench.toml", _text(BENCH, "prompts = 2\n"), _bench, of_toml, 0.5),
         _simple(
             "study plan", "study.toml", _text(STUDY), of_toml, "userstudy.plan.read_plan", True
         ),

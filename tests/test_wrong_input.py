@@ -55,6 +55,19 @@ def mentions(sentence: str, *parts: str | Path) -> None:
         assert str(part) in sentence
 
 
+def test_a_path_that_no_file_system_takes(pair: list[str]) -> None:
+    long = "a" * 5_000
+    for asked in (
+        ["train", *pair, "--out", long],
+        ["train", "--subject", f"tom:cat={long}", "--out", "x"],
+        ["train", *pair, "--backbone", long, "--out", "x"],
+        ["generate", "a cat", "--adapter", long, "--out", "x.mp4"],
+        ["batch", long, "--out", "x"],
+    ):
+        assert len(complaint(run_cli(*asked))) < 1_500
+    assert not Path("x").exists()
+
+
 # Subjects
 
 

@@ -35,7 +35,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from customvideo.backbones.base import family_of, recipes_of
 from customvideo.errors import ConfigError
-from customvideo.files import parse_toml
+from customvideo.files import is_file, parse_toml
 from customvideo.generation import SamplingConfig
 from customvideo.methods.base import method_class
 from customvideo.settings import Settings, known_keys, suggest, validated
@@ -156,7 +156,7 @@ def compose_recipe(changes: Iterable[tuple[str, Any]], source: Path | str | None
     if source is None:
         return apply_keys(_complete(chosen), changes)
     file, named = Path(source), _named(str(source), chosen.get("backbone"))
-    if named is not None and not file.exists():
+    if named is not None and not is_file(file):
         return apply_keys(_validated({**named, **chosen}), changes)
     values = _read(file)
     try:

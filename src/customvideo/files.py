@@ -30,6 +30,9 @@ __all__ = [
     "discard",
     "ensure_dir",
     "hidden_beside",
+    "is_dir",
+    "is_explained",
+    "is_file",
     "locked",
     "parse_json",
     "parse_toml",
@@ -117,6 +120,20 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; no name is too long or too strange to be asked for."""
+    with suppress(OSError, ValueError):
+        return path.is_file()
+    return False
+
+
+def is_dir(path: Path) -> bool:
+    """Whether there is such a folder, as `is_file`."""
+    with suppress(OSError, ValueError):
+        return path.is_dir()
+    return False
 
 
 def put(partial: Path, target: Path) -> None:
@@ -346,11 +363,17 @@ def _concerns(error: OSError, folder: Path) -> bool:
     return Path(os.fspath(error.filename)).absolute().is_relative_to(folder.absolute())
 
 
-def storage_error(error: OSError, path: Path) -> StorageError:
-    """What to tell the user about an `error` met in writing `path`: the cause and the way out."""
+def is_explained(error: OSError) -> bool:
+    """Whether `storage_error` has words of its own for it."""
+    return error.errno in _CAUSES
+
+
+def storage_error(error: OSError, path: Path, act: str = "write") -> StorageError:
+    """What to tell the user about an `error` met where somebody would `act` on `path`: the cause
+    and the way out."""
     reason = (error.strerror or str(error)).rstrip(".").lower()
     cause = _CAUSES.get(error.errno or 0, f"{reason}; choose another place")
-    return StorageError(f"Cannot write '{path}': {cause}.")
+    return StorageError(f"Cannot {act} '{path}': {cause}.")
 
 
 def _megabytes(size: int) -> str:

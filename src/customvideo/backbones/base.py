@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from customvideo.errors import BackboneError
-from customvideo.files import parse_json
+from customvideo.files import is_dir, parse_json
 from customvideo.settings import suggest
 from customvideo.tables import all_rows, import_target
 
@@ -252,6 +252,9 @@ def guided_inside(model: object) -> bool:
     return bool(getattr(model, "guided_inside", False))
 
 
+_LONGEST_ID = 200
+
+
 def load_backbone(name: str | Path, device: str = "auto", dtype: str = "auto") -> Backbone:
     """Load a model by a name of the table, from a diffusers folder, or by its hub id.
 
@@ -266,7 +269,7 @@ def load_backbone(name: str | Path, device: str = "auto", dtype: str = "auto") -
     if text in rows:
         backbone: Backbone = import_target(rows[text])(device=device, dtype=dtype)
         return backbone
-    if not Path(text).expanduser().is_dir():
+    if not is_dir(Path(text).expanduser()):
         _check_hub(text, rows)
     loaded: Backbone = import_target(_FACTORY)(text, device=device, dtype=dtype)
     return loaded
@@ -326,7 +329,8 @@ def _families() -> dict[str, str]:
 
 def _check_hub(text: str, rows: Mapping[str, str]) -> None:
     """Refuse what cannot be a hub id at all."""
-    if text.startswith((".", "~", "/", "\\")) or text.count("/") > 1 or Path(text).exists():
+    elsewhere = text.startswith((".", "~", "/", "\\")) or text.count("/") > 1
+    if elsewhere or len(text) > _LONGEST_ID or Path(text).exists():
         raise BackboneError(
             f"No backbone folder '{text}': give a folder with a model_index.json, "
             f"or one of {', '.join(sorted(rows))}."

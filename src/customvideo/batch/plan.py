@@ -28,7 +28,7 @@ from pydantic import Field
 
 from customvideo.config import Recipe, SubjectEntry, compose_recipe, whole_recipe
 from customvideo.errors import FleetError
-from customvideo.files import parse_toml
+from customvideo.files import is_dir, is_file, parse_toml
 from customvideo.settings import Settings, validated
 from customvideo.subjects.prompt import check_name
 from customvideo.training.config import FREE_ON_RESUME
@@ -154,7 +154,7 @@ def _run(
     own = {key: value for key, value in keys.items() if key not in _OWN}
     changes = [*plan.changes.items(), *own.items(), *sets]
     source = keys.get("recipe")
-    if isinstance(source, str) and (home / source).is_file():
+    if isinstance(source, str) and is_file(home / source):
         source = home / source
     recipe = _found_from(home, compose_recipe(changes, source))
     if not recipe.subjects:
@@ -174,7 +174,7 @@ def _found_from(home: Path, recipe: Recipe) -> Recipe:
     start = recipe.start_from and _there(home, recipe.start_from)
     backbone = _there(home, recipe.backbone)
     # What is no folder here is a name of a model.
-    own = {"backbone": backbone} if Path(backbone).is_dir() else {}
+    own = {"backbone": backbone} if is_dir(Path(backbone)) else {}
     return recipe.model_copy(
         update={"subjects": subjects, "groups": groups, "start_from": start, **own}
     )

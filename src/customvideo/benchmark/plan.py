@@ -27,7 +27,7 @@ from pydantic import Field
 
 from customvideo.config import Recipe, compose_recipe
 from customvideo.errors import ConfigError
-from customvideo.files import parse_toml
+from customvideo.files import is_file, parse_toml
 from customvideo.settings import Settings, suggest, validated
 
 __all__ = ["BASE", "CEILING", "BenchPlan", "Entry", "compose_plan", "packaged_entries", "resolve"]
@@ -127,7 +127,7 @@ def resolve(plan: BenchPlan, default_backbone: str | None) -> tuple[Entry, list[
     for label, changes in plan.entries.items():
         _check_label(label)
         # A recipe file says itself what it is for, unless the plan does.
-        first = [] if Path(changes.get(_RECIPE) or "").is_file() else default
+        first = [] if is_file(Path(str(changes.get(_RECIPE) or ""))) else default
         entries.append(Entry(label, _recipe(label, changes, [*first, *plan_changes])))
     if plan.entries == packaged_entries():
         entries = _without_repeats(entries)
@@ -155,7 +155,7 @@ def _read(file: Path) -> dict[str, Any]:
     for changes in entries.values() if isinstance(entries, dict) else ():
         own = changes.get(_RECIPE) if isinstance(changes, dict) else None
         # Else it is the name of a packaged recipe, or a mistake to be named as it was made.
-        if isinstance(own, str) and (file.parent / own).is_file():
+        if isinstance(own, str) and is_file(file.parent / own):
             changes[_RECIPE] = str(file.parent / own)
     return values
 

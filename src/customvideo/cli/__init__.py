@@ -34,6 +34,7 @@ from customvideo.cli.preparing import prepare
 from customvideo.cli.study import study
 from customvideo.cli.web import web
 from customvideo.errors import UserError
+from customvideo.files import is_explained, storage_error
 from customvideo.training.interrupt import Interrupted
 
 __all__ = ["app", "main"]
@@ -50,6 +51,11 @@ class _Verbs(TyperGroup):
                 return super().invoke(ctx)
             except UserError as error:
                 _complain(error, _INTERRUPTED if isinstance(error, Interrupted) else MENDABLE)
+            except OSError as error:
+                # Such as a path that is too long for any file system, wherever it came from.
+                if error.filename is None or not is_explained(error):
+                    raise
+                _complain(storage_error(error, Path(str(error.filename)), "use"), MENDABLE)
             except KeyboardInterrupt:
                 _complain(
                     "Stopped; what is finished is kept. Run it again for the rest.", _INTERRUPTED
