@@ -85,9 +85,9 @@ def test_what_kills_the_decoder_is_refused_and_the_others_are_decoded(
 ) -> None:
     real, calls = uploading._run, []
 
-    def dies_at_first(arguments: list[str]) -> list[dict[str, object]]:
+    def dies_at_first(arguments: list[str], patience: float) -> list[dict[str, object]]:
         calls.append(arguments)
-        return [{"begun": "0000"}] if len(calls) == 1 else real(arguments)
+        return [{"begun": "0000"}] if len(calls) == 1 else real(arguments, patience)
 
     monkeypatch.setattr(uploading, "_run", dies_at_first)
     found = decode_photos([("evil.png", b"evil"), ("good.png", encoded(photo()))])
@@ -106,7 +106,7 @@ def test_what_kills_the_decoder_is_refused_and_the_others_are_decoded(
 def test_the_decoder_is_not_believed(
     line: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploading, "_run", lambda _arguments: [{"begun": "0000"}, line])
+    monkeypatch.setattr(uploading, "_run", lambda _arguments, _patience: [{"begun": "0000"}, line])
     (found,) = decode_photos([("evil.png", b"evil")])
     assert isinstance(found, Refused)
 
@@ -150,7 +150,9 @@ def test_notes_made_anew_give_no_photo_anothers_place(shelf: Shelf) -> None:
 
 
 def test_too_many_and_too_large(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploading, "_run", lambda _arguments: pytest.fail("nothing to decode"))
+    monkeypatch.setattr(
+        uploading, "_run", lambda _arguments, _patience: pytest.fail("nothing to decode")
+    )
     with pytest.raises(SubjectError, match="at most 40"):
         decode_photos([("a.png", b"")] * 41)
     with pytest.raises(SubjectError, match="64 photos"):

@@ -12,15 +12,16 @@ from typing import Any
 import gradio as gr
 
 from customvideo.errors import StorageError, SubjectError
+from customvideo.reels import KINDS
 from customvideo.studio.desk import Desk, Page, told, warn
 from customvideo.studio.look import render
 from customvideo.studio.parts import brush, panel
 from customvideo.workspace import StoredSubject
+from customvideo.workspace.uploads import require_few
 
 __all__ = ["build"]
 
 _PHOTOS = [".jpg", ".jpeg", ".png", ".webp"]
-_CLIPS = [".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif"]
 _PREFIX = "data:image/png;base64,"
 _NOBODY = render(
     "empty",
@@ -89,7 +90,7 @@ def _lay_out() -> _Parts:
         files = gr.File(
             label="Photos, or a clip",
             file_count="multiple",
-            file_types=[*_PHOTOS, *_CLIPS],
+            file_types=[*_PHOTOS, *KINDS],
             height=150,
             elem_id="photos",
         )
@@ -181,8 +182,10 @@ def _wire_photos(desk: Desk, parts: _Parts, outputs: list[Any]) -> None:
 def _take(desk: Desk, project: str, name: str, files: Sequence[Path]) -> list[str]:
     """Hand photos and clips to the shelf; a sentence for each that was refused."""
     shelf = desk.workspace.shelf(project)
-    photos = [file for file in files if file.suffix.lower() not in _CLIPS]
+    photos = [file for file in files if file.suffix.lower() not in KINDS]
     refused: list[str] = []
+    # Counted before anything is read.
+    require_few(len(photos), sum(file.stat().st_size for file in photos))
     if photos:
         uploads = [(file.name, file.read_bytes()) for file in photos]
         refused += shelf.add_photos(name, uploads).refused

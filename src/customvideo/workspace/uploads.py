@@ -23,15 +23,23 @@ from PIL import Image
 
 from customvideo.errors import SubjectError
 from customvideo.files import parse_json
+from customvideo.reels import KINDS
 from customvideo.workspace.places import clean_name
 
-__all__ = ["MOST_FILES", "Decoded", "Refused", "decode_clip", "decode_mask", "decode_photos"]
+__all__ = [
+    "MOST_FILES",
+    "Decoded",
+    "Refused",
+    "decode_clip",
+    "decode_mask",
+    "decode_photos",
+    "require_few",
+]
 
 MOST_FILES = 40
 """Files in one upload."""
 _LARGEST_PHOTO, _LARGEST_CLIP = 40 * 2**20, 400 * 2**20
 _LARGEST_UPLOAD = 400 * 2**20
-_CLIPS = (".mp4", ".m4v", ".mov", ".webm", ".gif")
 _PATIENCE, _EACH = 90.0, 15.0
 """Seconds for the first file and for each further one, by the clock on the wall."""
 _SIDE = 1024
@@ -67,15 +75,24 @@ def decode_photos(uploads: Sequence[Upload]) -> list[Decoded | Refused]:
     Raises:
         SubjectError: there are too many, or they are too large together.
     """
-    if len(uploads) > MOST_FILES:
+    require_few(len(uploads), sum(len(data) for _, data in uploads))
+    return _decode("photos", uploads, _LARGEST_PHOTO)
+
+
+def require_few(files: int, size: int) -> None:
+    """Refuse more photos, or bytes of them, than are taken at once.
+
+    Raises:
+        SubjectError: there are too many, or they are too large together.
+    """
+    if files > MOST_FILES:
         raise SubjectError(
-            f"{len(uploads)} files are too many at once; choose at most {MOST_FILES} of them."
+            f"{files} files are too many at once; choose at most {MOST_FILES} of them."
         )
-    if sum(len(data) for _, data in uploads) > _LARGEST_UPLOAD:
+    if size > _LARGEST_UPLOAD:
         raise SubjectError(
             f"The files are over {_LARGEST_UPLOAD >> 20} MB together; add fewer at a time."
         )
-    return _decode("photos", uploads, _LARGEST_PHOTO)
 
 
 def decode_mask(data: bytes, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -137,7 +154,7 @@ def _begun(lines: Sequence[dict[str, Any]], folder: Path, files: Sequence[str]) 
 def _suffix(kind: str, name: str) -> str:
     """What tells the reader of clips of which kind one is; nothing else is told by names."""
     suffix = Path(name).suffix.lower()
-    return suffix if kind == "clip" and suffix in _CLIPS else ""
+    return suffix if kind == "clip" and suffix in KINDS else ""
 
 
 @contextmanager
