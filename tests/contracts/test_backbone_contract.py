@@ -1,7 +1,4 @@
-"""What every row of the BACKBONES table owes to the rest of the package.
-
-Rows whose weights are not in this repository are loaded from the tiny model of their family.
-"""
+"""What every row of the BACKBONES table owes to the rest of the package."""
 
 from __future__ import annotations
 
@@ -13,55 +10,11 @@ import torch
 from torch import Tensor
 
 from customvideo.attention.tape import watch
-from customvideo.backbones import folder as folders
-from customvideo.backbones import transformer, unet3d
-from customvideo.backbones.base import (
-    BACKBONES,
-    Backbone,
-    LayerGroup,
-    guided_inside,
-    load_backbone,
-)
+from customvideo.backbones.base import Backbone, LayerGroup, guided_inside
 from customvideo.backbones.noise import reached
-from customvideo.errors import BackboneError
-from customvideo.tables import import_target
 
 SIZE = (5, 64, 96)
 """Frames, height and width of everything here; all families take five frames."""
-
-TINY = {
-    "zeroscope": "tests.tiny:build_tiny_zeroscope",
-    "modelscope": "tests.tiny:build_tiny_zeroscope",
-    "animatediff": "tests.tiny_animatediff:build_tiny_animatediff",
-    "wan-1.3b": "tests.tiny_wan:build_tiny_wan",
-    "wan-14b": "tests.tiny_wan:build_tiny_wan",
-    "wan2.2-5b": "tests.tiny_wan:build_tiny_wan_every_token",
-    "wan2.2-14b": "tests.tiny_wan:build_tiny_wan_experts",
-    "ltx": "tests.tiny_ltx:build_tiny_ltx",
-    "cogvideox-2b": "tests.tiny_cogvideox:build_tiny_cogvideox",
-    "cogvideox-5b": "tests.tiny_cogvideox:build_tiny_cogvideox_turned",
-    "hunyuan": "tests.tiny_hunyuan:build_tiny_hunyuan",
-}
-"""Row of the table -> who writes a tiny model of its class into a folder."""
-
-
-@pytest.fixture(scope="module", params=BACKBONES)
-def backbone(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Backbone]:
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param in TINY:
-            folder = tmp_path_factory.mktemp("tiny")
-            import_target(TINY[request.param])(folder)
-            for module in (folders, transformer, unet3d):
-                patch.setattr(module, "fetch", lambda name: folder)
-        try:
-            yield load_backbone(request.param, device="cpu")
-        except BackboneError as error:
-            if request.param != "toybox":
-                raise
-            # A source tree before its first pre-training has no toybox weights.
-            pytest.skip(str(error))
 
 
 @pytest.fixture
