@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import places
 from PIL import Image
 
 __all__ = ["DOORS", "Door", "spoiled"]
@@ -425,7 +426,6 @@ key = "motion"
 title = "Motion"
 text = "Which moves better?"
 """
-ITEMS = json.dumps({"version": 1, "methods": ["a", "b"], "items": []})
 BOXES = '[{"label": "tom", "bbox": [0.1, 0.2, 0.5, 0.9]}, {"label": "rex", "bbox": [0.5, 0, 1, 1]}]'
 MANIFEST = json.dumps(
     {
@@ -622,6 +622,15 @@ def _one(
     return enter
 
 
+def _steps(folder: Path) -> object:
+    from customvideo.workspace.jobs import JobFolder
+
+    job = JobFolder(folder, places.ONE)
+    job.path.mkdir(parents=True, exist_ok=True)
+    job.steps.write_bytes((folder / "steps.jsonl").read_bytes())
+    return job.progress(None)
+
+
 def _clip(file: str) -> Callable[[Path], object]:
     def enter(folder: Path) -> object:
         from customvideo.reels import Limits, read_clip
@@ -633,9 +642,9 @@ def _clip(file: str) -> Callable[[Path], object]:
 
 def _video(file: str) -> Callable[[Path], object]:
     def enter(folder: Path) -> object:
-        from customvideo.video import Video
+        from customvideo.video import Video, plays_everywhere
 
-        return Video.load(folder / file)
+        return plays_everywhere(folder / file), Video.load(folder / file)
 
     return enter
 
@@ -666,9 +675,8 @@ DOORS: dict[str, Door] = {
         _simple(
             "study plan", "study.toml", _text(STUDY), of_toml, "userstudy.plan.read_plan", True
         ),
-        _simple(
-            "study items", "items.json", _text(ITEMS), of_json, "userstudy.items.read_items", True
-        ),
+        _door("study items", "items.json", places.study_items, places.study, of_json),
+        _door("study forms", "form", _text("x.y", ""), places.answers, of_prompt, 0.5),
         _door(
             "subject.toml",
             "subject.toml",
@@ -756,5 +764,42 @@ DOORS: dict[str, Door] = {
         _door("clip: gif", "c.gif", _clips(".gif"), _clip("c.gif"), bytewise, 0.5),
         _door("video: mp4", "v.mp4", _clips(".mp4"), _video("v.mp4"), bytewise, 0.5),
         _door("video: gif", "v.gif", _clips(".gif"), _video("v.gif"), bytewise, 0.5),
+        *(
+            _door(
+                f"room: {Path(place).name}",
+                Path(place).name,
+                _text(json.dumps(told)),
+                places.room(place),
+                of_json,
+                0.3,
+            )
+            for place, told in places.ROOM.items()
+        ),
+        *(
+            _door(
+                f"job of a benchmark: {name}",
+                name,
+                _text(json.dumps(told)),
+                places.bench_job(name),
+                of_json,
+                0.3,
+            )
+            for name, told in places.JOB_FILES.items()
+        ),
+        _door(
+            "edition",
+            "customstudio.json",
+            _text(json.dumps(places.EDITION)),
+            places.edition("customstudio.json"),
+            of_json,
+            0.5,
+        ),
+        _door("steps of a job", "steps.jsonl", _golden("losses.jsonl"), _steps, of_jsonl, 0.5),
+        _door("mask of a photo", "a.png", places.written_mask, places.masked, bytewise, 0.5),
+        _door("photos looked through", "b.png", _pictures, places.sorted_photo, bytewise, 0.3),
+        _door("upload", "u.png", _pictures, places.upload, bytewise, 0.005),
+        _door("archive", "a.zip", places.archives, places.archive, bytewise, 0.5),
+        _door("path", "path", _text(places.ADDRESS), places.address, of_prompt, 0.5),
+        _door("command line", "word", _text("tom"), places.command, of_prompt, 0.1),
     )
 }

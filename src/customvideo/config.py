@@ -114,7 +114,7 @@ class Recipe(TrainerConfig):
     def specs(self) -> list[SubjectSpec]:
         """The subjects as `load_subjects` takes them."""
         return [
-            SubjectSpec(name, Path(entry.folder).expanduser(), entry.category or None)
+            SubjectSpec(name, Path(os.path.expanduser(entry.folder)), entry.category or None)
             for name, entry in self.subjects.items()
         ]
 
@@ -287,6 +287,8 @@ def _native(value: Any) -> Any:
 
 
 def _validated(values: Mapping[str, Any]) -> Recipe:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"A recipe is a table of settings, not {str(values)[:40]!r}; write one.")
     method = method_class(str(values.get("method", "customvideo")))
     options = values.get(_OPTIONS, {})
     # The method's settings are checked with their table's name in front, as users write them.

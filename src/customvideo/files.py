@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -49,7 +49,8 @@ __all__ = [
 
 LOCK = ".lock"
 _PARTIAL = ".partial"
-_TOO_DEEP = "it is nested too deeply"
+_TOO_DEEP, _DEEPEST = "it is nested too deeply", 100
+_MOST_DOTS = 1_000  # of a line of TOML: its parser's time grows with the square of a key's parts
 
 _CAUSES = {
     errno.ENOSPC: "the disk is full; free some space or choose another place",
@@ -218,20 +219,39 @@ def parse_json(text: str | bytes) -> Any:
     """What a JSON text says.
 
     Raises:
-        ValueError: it is no JSON, or nested deeper than anything of use.
+        ValueError: it is no JSON, is nested deeper than anything of use, or holds half a character,
+            which no file can hold.
     """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError(_TOO_DEEP) from error
+    return _parsed(json.loads, text)
 
 
 def parse_toml(text: str) -> dict[str, Any]:
     """What a TOML text says; raises as `parse_json`."""
+    if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+        raise ValueError("a line of it has too many dots")
+    table: dict[str, Any] = _parsed(tomllib.loads, text)
+    return table
+
+
+def _parsed(parse: Callable[[Any], Any], text: str | bytes) -> Any:
     try:
-        return tomllib.loads(text)
+        level = [value := parse(text)]
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
+    for _ in range(_DEEPEST):
+        for one in level:
+            if isinstance(one, str):
+                one.encode()
+        level = [inner for one in level for inner in _inside(one)]
+        if not level:
+            return value
+    raise ValueError(_TOO_DEEP)
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, list) else []
 
 
 def read_record(path: Path | str) -> dict[str, Any]:

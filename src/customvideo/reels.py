@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from customvideo.errors import UserError
+from customvideo.files import is_file
 from customvideo.video import UNREADABLE, Video, to_rgb
 
 __all__ = ["KINDS", "Limits", "Reel", "read_clip"]
@@ -77,7 +78,7 @@ def read_clip(path: Path, limits: Limits) -> Reel:
             are too large.
     """
     kind = KINDS.get(path.suffix.lower())
-    if kind is None or not path.is_file():
+    if kind is None or not is_file(path):
         raise UserError(f"There is no clip '{path}'; give one of {', '.join(KINDS)}.")
     try:
         with path.open("rb") as file:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
 from customvideo.errors import UserError
-from customvideo.files import write_bytes
+from customvideo.files import is_file, write_bytes
 
 __all__ = [
     "UNREADABLE",
@@ -122,7 +122,7 @@ class Video:
             UserError: the file is missing or is none of these.
         """
         source = Path(path)
-        if not source.is_file():
+        if not is_file(source):
             raise UserError(f"There is no video '{source}'; check the path.")
         try:
             if source.suffix.lower() in _PICTURES:
@@ -184,7 +184,8 @@ def plays_everywhere(path: Path | str) -> bool:
             known = set(container.metadata) <= _MP4_TAGS and set(stream.metadata) <= _STREAM_TAGS
             kind = (context.name, getattr(context, "pix_fmt", ""))
             return known and "mp4" in container.format.name and kind == ("h264", "yuv420p")
-    except UNREADABLE:
+    except (*UNREADABLE, AttributeError):
+        # Of a codec that nobody here knows there is no context.
         return False
 
 

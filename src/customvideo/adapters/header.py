@@ -19,7 +19,7 @@ from torch import Tensor
 
 from customvideo.adapters.gates import GateKind
 from customvideo.errors import AdapterError, PromptError
-from customvideo.files import parse_json
+from customvideo.files import is_file, parse_json
 from customvideo.settings import Settings
 from customvideo.subjects.prompt import LearnedWord
 
@@ -116,7 +116,7 @@ def read_header(path: Path) -> AdapterHeader:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    if not path.is_file():
+    if not is_file(path):
         raise AdapterError(
             f"There is no adapter file '{path}'; give the adapter.safetensors that training wrote."
         )

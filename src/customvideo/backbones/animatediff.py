@@ -8,6 +8,7 @@ together. It is NOT a forward pass of its own: the network is the stock UNetMoti
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -150,7 +151,7 @@ def load(name: str | Path, device: str = "auto", dtype: str = "auto") -> Animate
     Raises:
         BackboneError: it is incomplete, damaged, of another kind, or cannot be fetched.
     """
-    local = Path(name).expanduser()
+    local = Path(os.path.expanduser(name))
     place = local if local.is_dir() else folder.fetch(str(name))
     parts = read_parts(place, device, dtype, _kind(place / _ADAPTER_FOLDER))
     usual = usual_card(parts)

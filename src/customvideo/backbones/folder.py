@@ -150,7 +150,7 @@ def load(name: str, device: str = "auto", dtype: str = "auto") -> Any:
     Raises:
         BackboneError: it is of no known family, incomplete, or cannot be fetched.
     """
-    local = Path(name).expanduser()
+    local = Path(os.path.expanduser(name))
     folder = local if local.is_dir() else fetch(name)
     if not has(folder, "model_index.json"):
         raise BackboneError(

@@ -6,6 +6,7 @@ What such a pipeline makes is the business of the modules beside this one: `anim
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -56,7 +57,7 @@ class PipelineKind:
         Raises:
             ConfigError: says which of the two `name` fails to be.
         """
-        folder = Path(name).expanduser()
+        folder = Path(os.path.expanduser(name))
         if folder.is_dir():
             self._check_folder(folder)
         elif name.startswith((".", "~", "/", "\\")) or name.count("/") > 1 or folder.exists():
@@ -76,7 +77,7 @@ class PipelineKind:
         Raises:
             ConfigError: it is an absolute folder.
         """
-        if Path(name).expanduser().is_absolute():
+        if Path(os.path.expanduser(name)).is_absolute():
             raise ConfigError(
                 f"The {self.called} folder '{name}' would not be found again, as an adapter's file "
                 "keeps no absolute path: give it relative to the folder you work in."
@@ -90,7 +91,7 @@ class PipelineKind:
         Raises:
             ConfigError: it is of another kind, incomplete or cannot be fetched.
         """
-        found = Path(name).expanduser()
+        found = Path(os.path.expanduser(name))
         folder = found if found.is_dir() else self._fetched(name)
         self._check_folder(folder)
         try:

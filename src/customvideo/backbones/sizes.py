@@ -125,10 +125,10 @@ def _hub_cache() -> Path:
     """Where the hub's client keeps what it fetched, by the variables that it reads."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if place := os.environ.get(name):
-            return Path(place).expanduser()
+            return Path(os.path.expanduser(place))
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     home = os.environ.get("HF_HOME") or Path(cache) / "huggingface"
-    return Path(home).expanduser() / "hub"
+    return Path(os.path.expanduser(home)) / "hub"
 
 
 def _has_weights(place: Path) -> bool:

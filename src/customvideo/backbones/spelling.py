@@ -6,6 +6,7 @@ is `customvideo.adapters.tokens`.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def tokenizers_of(name: str) -> dict[str, Any]:
     Raises:
         BackboneError: there is no such model here, and its tokenizer cannot be fetched.
     """
-    known, folder = published(name), Path(name).expanduser()
+    known, folder = published(name), Path(os.path.expanduser(name))
     if known is None and name in backbone_rows():
         tables = load_backbone(name, "cpu").tables()
         return {f"tokenizer {place}": table.tokenizer for place, table in enumerate(tables, 1)}

@@ -7,6 +7,7 @@ read, how latents are counted and where text attention sits. It is NOT a pipelin
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -327,7 +328,7 @@ def load_pipeline(
     where, weights = placed(device, dtype)
     if dtype == EIGHT_BITS:
         require_eight_bits()
-    local = Path(name).expanduser()
+    local = Path(os.path.expanduser(name))
     folder = local if local.is_dir() else fetch(str(name))
     parts = _check(folder, cls.__name__, parts)
     _check_reader(folder)

@@ -7,6 +7,7 @@ TextToVideoSDPipeline. Reading such folders is `unet3d_files.py`, the network's 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -332,14 +333,14 @@ def load_folder(
     Raises:
         BackboneError: a piece is missing, damaged, or of another kind of model.
     """
-    place = Path(folder).expanduser()
+    place = Path(os.path.expanduser(folder))
     parts = read_parts(place, device, dtype)
     return UNet3D(parts, card if card is not None else Card.read(place, usual_card(parts)))
 
 
 def load(name: str, device: str = "auto", dtype: str = "auto") -> UNet3D:
     """Load a folder, or a model by its hub id; raises as `load_folder` and `load_hub`."""
-    way = load_folder if Path(name).expanduser().is_dir() else load_hub
+    way = load_folder if Path(os.path.expanduser(name)).is_dir() else load_hub
     return way(name, device, dtype)
 
 

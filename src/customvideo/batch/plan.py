@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def _found_from(home: Path, recipe: Recipe) -> Recipe:
 
 
 def _there(home: Path, place: str) -> str:
-    return str(home / Path(place).expanduser())
+    return str(home / Path(os.path.expanduser(place)))
 
 
 def _each(folder: Path) -> dict[str, dict[str, Any]]:

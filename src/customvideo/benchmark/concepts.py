@@ -9,6 +9,7 @@ samples, which are drawn from the base model here, and prompts to evaluate with 
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from customvideo.files import parse_json
 
 __all__ = ["read_concepts"]
 
+_LONGEST = 1_000
 _NEEDED = ("instance_prompt", "class_prompt", "instance_data_dir")
 _TEMPLATE = re.compile(r"^(?:an? )?(?:photo|picture|image|photograph) of ", re.IGNORECASE)
 _ARTICLE = re.compile(r"^(?:an?|the) ", re.IGNORECASE)
@@ -53,6 +55,8 @@ def _subject(concept: Any, path: Path) -> SubjectEntry:
     for key in _NEEDED:
         if not isinstance(concept.get(key), str) or not concept[key].strip():
             raise BenchmarkError(f"A concept in '{path}' lacks '{key}'; add it.")
+        if len(concept[key]) > _LONGEST:
+            raise BenchmarkError(f"'{key}' of a concept in '{path}' is too long; shorten it.")
     category = _ARTICLE.sub("", _TEMPLATE.sub("", concept["class_prompt"].strip()))
     name = _name(concept["instance_prompt"], category)
     if name is None:
@@ -75,6 +79,6 @@ def _name(prompt: str, category: str) -> str | None:
 
 
 def _folder(text: str, beside: Path) -> str:
-    place = Path(text.strip()).expanduser()
+    place = Path(os.path.expanduser(text.strip()))
     near, here = beside / place, Path.cwd() / place
     return str(near if near.exists() or not here.exists() else here)

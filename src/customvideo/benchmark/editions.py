@@ -8,6 +8,7 @@ a runner: who is trained on what, and how results are scored, is decided elsewhe
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -25,7 +26,7 @@ from customvideo.benchmark.manifest import (
     read_json_text,
 )
 from customvideo.errors import BenchmarkError, PromptError
-from customvideo.files import parse_toml
+from customvideo.files import is_dir, is_file, parse_toml
 from customvideo.settings import suggest
 from customvideo.subjects.folders import SubjectSpec, load_subjects
 from customvideo.subjects.masks import Segmenter
@@ -62,6 +63,8 @@ STANDARD_PROMPTS = (
 """What is asked of a folder's subjects when its owner asks nothing; the toybox knows all words."""
 
 _ENTRY_POINTS = "customvideo.editions"
+_MOST = 200
+"""Subjects that all pairs are made of, which are 19,900 then."""
 
 
 class EditionSource(Protocol):
@@ -230,8 +233,8 @@ def open_source(name_or_folder: str | Path) -> EditionSource:
     rows = all_rows(EDITIONS, _ENTRY_POINTS)
     if isinstance(name_or_folder, str) and name_or_folder in rows:
         return cast(EditionSource, import_target(rows[name_or_folder])())
-    path = Path(name_or_folder).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(name_or_folder))
+    if not (is_file(path) or is_dir(path)):
         raise BenchmarkError(
             f"There is no edition or folder '{name_or_folder}'"
             f"{suggest(str(name_or_folder), sorted(rows))}"
@@ -275,6 +278,11 @@ class OwnFolder:
 
 def _all_pairs(name: str, subjects: Sequence[SubjectEntry]) -> Manifest:
     """The edition of all pairs of these subjects."""
+    if len(subjects) > _MOST:
+        raise BenchmarkError(
+            f"'{name}' has {len(subjects)} subjects, too many to try all pairs of them; write a "
+            f"'{MANIFEST}' with the combinations that you want."
+        )
     pairs = []
     for pair in combinations(subjects, 2):
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import threading
 import time
 import zipfile
@@ -50,6 +51,11 @@ _READ_AHEAD = 4 << 20
 """Bytes asked of an archive at a time: a photo or two."""
 _LARGEST = 100 << 20
 """No photo has more bytes; an archive that says so would fill the memory."""
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, IndexError),
+    *(NotImplementedError, OverflowError, RuntimeError),
+)
+"""What reading a zip file raises where it is damaged, locked, or of a kind that is not known."""
 _SAY_EVERY = 2.0
 _ARCHIVES = ".archives"
 
@@ -293,7 +299,9 @@ def _remote(source: Source, patience: Patience, progress: _Progress) -> Iterator
 def _archive(file: IO[bytes] | io.BufferedReader, source: Source) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(file)
-    except zipfile.BadZipFile as error:
+    except BenchmarkError:
+        raise
+    except _DAMAGED as error:
         raise BenchmarkError(
             f"'{source.addresses[0]}' is no zip archive or is damaged ({error}); fetch again."
         ) from error
@@ -313,15 +321,26 @@ def _extract(archive: zipfile.ZipFile, members: Sequence[_Wanted], progress: _Pr
 
 
 def _extract_one(archive: zipfile.ZipFile, one: _Wanted, progress: _Progress) -> None:
-    name = f"'{one.file.path}' of the archive of '{one.file.source}'"
-    try:
-        if archive.getinfo(one.file.path).file_size > _LARGEST:
-            raise BenchmarkError(f"{name} is over {_LARGEST >> 20} MB large, which is no photo.")
-        data = archive.read(one.file.path)
-    except KeyError as error:
-        raise BenchmarkError(f"{name} is not there; correct the manifest.") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise BenchmarkError(f"{name} is damaged ({error}); fetch again.") from error
+    data = _member(archive, one.file)
     part = part_of(one.target)
     write_bytes(part, data)
     _accept(part, one, progress)
+
+
+def _member(archive: zipfile.ZipFile, file: FileEntry) -> bytes:
+    """The content of one file of an archive, as large as a photo may be.
+
+    Raises:
+        BenchmarkError: it is not there, too large, locked or damaged.
+    """
+    name = f"'{file.path}' of the archive of '{file.source}'"
+    try:
+        if archive.getinfo(file.path).file_size > _LARGEST:
+            raise BenchmarkError(f"{name} is over {_LARGEST >> 20} MB large, which is no photo.")
+        return archive.read(file.path)
+    except BenchmarkError:
+        raise
+    except KeyError as error:
+        raise BenchmarkError(f"{name} is not there; correct the manifest.") from error
+    except _DAMAGED as error:
+        raise BenchmarkError(f"{name} is damaged ({error}); fetch again.") from error

@@ -136,11 +136,13 @@ def _records(path: Path) -> list[tuple[int, dict[str, str]]]:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         _require_columns(list(reader.fieldnames or ()), path)
         records = [(reader.line_num, values) for values in reader]
+    except StorageError:
+        raise
     except FileNotFoundError as error:
         raise StorageError(
             f"There is no table of results '{path}'; make one with 'customvideo bench run'."
         ) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise StorageError(
             f"'{path}' cannot be read as a table of results; give the rows.csv of a benchmark."
         ) from error

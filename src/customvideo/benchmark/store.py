@@ -22,7 +22,7 @@ another recipe lies beside this one's. Who does a job is `customvideo.benchmark.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ class JobFolder:
         told = read_record(self.path / _JOB)
         try:
             return job_of(told) if told.get("results") == RESULTS_VERSION else None
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             return None
 
     def take_over(self, other: JobFolder) -> None:
@@ -171,7 +171,9 @@ class JobFolder:
     def failure(self) -> Failure | None:
         """Why the job came to nothing, if it did."""
         told = read_record(self.path / _FAILED)
-        return Failure(**told) if told else None
+        if not told:
+            return None
+        return Failure(*(str(told.get(field.name, "")) for field in fields(Failure)))
 
 
 class Store:

@@ -21,7 +21,7 @@ from customvideo.adapters.header import is_adapter
 from customvideo.backbones.base import Backbone
 from customvideo.errors import AdapterError
 from customvideo.exports.names import ENCODER, experts, original, places, split
-from customvideo.files import parse_json
+from customvideo.files import is_dir, is_file, parse_json
 
 __all__ = ["read_deltas", "read_weights"]
 
@@ -73,9 +73,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         AdapterError: it is missing, or is none.
     """
-    if path.is_dir():
+    if is_dir(path):
         raise AdapterError(f"'{path}' is a folder; give the .safetensors file in it.")
-    if not path.is_file():
+    if not is_file(path):
         raise AdapterError(f"There is no file '{path}' to import; give a .safetensors file.")
     try:
         with safetensors.safe_open(path, framework="pt") as file:

@@ -11,6 +11,7 @@ here is in docs/methods/vace.md.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -155,7 +156,7 @@ class Vace(Untrained):
         """What makes the videos, if it can be used beside `backbone`."""
         name = self.config.video_model
         check_reference_model(name)
-        if backbone.known_words is not None and not Path(name).expanduser().is_dir():
+        if backbone.known_words is not None and not Path(os.path.expanduser(name)).is_dir():
             raise ConfigError(
                 f"The video model '{name}' knows nothing of the world of the backbone "
                 f"'{backbone.name}': name a folder with one that does by --set video_model=FOLDER, "

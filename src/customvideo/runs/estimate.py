@@ -8,6 +8,7 @@ What to do about the result is `customvideo.runs.fitting`.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -240,7 +241,7 @@ def _source(name: str) -> Published | Path | str:
         BackboneError: it is a model on the hub of which nothing is known here.
     """
     known = published(name)
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if known is not None or name in backbone_rows() or folder.is_dir() or "/" not in name:
         return known or (folder if folder.is_dir() and name not in backbone_rows() else name)
     place = cached(name)

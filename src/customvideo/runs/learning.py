@@ -7,6 +7,7 @@ Recipe, subjects, backbone, method and trainer meet here, and their results go t
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from customvideo.config import (
     parse_set,
 )
 from customvideo.errors import ConfigError, SubjectError
-from customvideo.files import ensure_dir, write_text
+from customvideo.files import ensure_dir, is_dir, write_text
 from customvideo.generation import CustomVideoWarning
 from customvideo.methods.base import Method, TuningFree, learned_numbers, load_method
 from customvideo.report import Comparison, ReportData, render_report
@@ -309,7 +310,7 @@ def recipe_of(plan: TrainPlan, say: Say) -> Recipe:
 
 def _recipe_in(asked: Path | None) -> Path | None:
     """The recipe's file; of a run's folder the one in it."""
-    return asked / RECIPE if asked is not None and asked.is_dir() else asked
+    return asked / RECIPE if asked is not None and is_dir(asked) else asked
 
 
 def _entries(specs: Sequence[SubjectSpec]) -> dict[str, SubjectEntry]:
@@ -339,16 +340,15 @@ def _settled(recipe: Recipe, subjects: Sequence[Subject]) -> Recipe:
         "groups": {label: _absolute(folder) for label, folder in recipe.groups.items()},
         "backbone": recipe.backbone if known else _absolute(recipe.backbone),
         "masks": recipe.masks.model_copy(update={"model": model}),
-        # May be made only when it is needed.
-        "prior_cache": cache and str(Path(cache).expanduser().absolute()),
-        "start_from": start and str(Path(start).expanduser().absolute()),
+        "prior_cache": cache and str(Path(os.path.expanduser(cache)).absolute()),  # may be new
+        "start_from": start and str(Path(os.path.expanduser(start)).absolute()),
     }
     return recipe.model_copy(update=changes)
 
 
 def _absolute(place: str) -> str:
     """`place` as an absolute path if it is a folder; a hub id stays as it is."""
-    folder = Path(place).expanduser()
+    folder = Path(os.path.expanduser(place))
     return str(folder.absolute()) if place and folder.is_dir() else place
 
 

@@ -8,6 +8,7 @@ masks is slow. Reading single files is `customvideo.subjects.pictures`, making m
 from __future__ import annotations
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from customvideo.errors import SubjectError
-from customvideo.files import parse_toml
+from customvideo.files import is_dir, is_file, parse_toml
 from customvideo.reels import KINDS
 from customvideo.subjects.captions import read_caption
 from customvideo.subjects.clips import (
@@ -81,7 +82,9 @@ class SubjectSpec:
         if not (name.strip() and equals and folder.strip()) or (colon and not category.strip()):
             raise SubjectError(f"'{text}' does not describe a subject; {_SYNTAX}.")
         return cls(
-            name.strip(), Path(folder.strip()).expanduser(), category.strip() if colon else None
+            name.strip(),
+            Path(os.path.expanduser(folder.strip())),
+            category.strip() if colon else None,
         )
 
 
@@ -288,7 +291,7 @@ def _refuse_shared_words(specs: Iterable[SubjectSpec]) -> None:
 def _settings(folder: Path) -> dict[str, str]:
     """The folder's `subject.toml`, with `word` reduced to its bare name; empty if there is none."""
     path = folder / _SETTINGS
-    if not path.exists():
+    if not is_file(path):
         return {}
     try:
         settings = parse_toml(path.read_text(encoding="utf-8"))
@@ -372,9 +375,9 @@ def _given(picture: Picture, file: Path | None) -> NDArray[np.float32] | None:
 
 
 def _require_folder(folder: Path, purpose: str) -> None:
-    if not folder.exists():
+    if not (is_dir(folder) or is_file(folder)):
         raise SubjectError(f"The folder '{folder}' for {purpose} does not exist; check the path.")
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise SubjectError(f"'{folder}' is a file; give the folder that holds {purpose}.")
 
 

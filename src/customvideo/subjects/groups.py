@@ -9,6 +9,7 @@ subject each are `customvideo.subjects.folders`.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from customvideo.errors import SubjectError
-from customvideo.files import parse_json
+from customvideo.files import is_dir, parse_json
 from customvideo.subjects.captions import read_caption
 from customvideo.subjects.masks import Segmenter, check_mask, reads_words, segment_inside
 from customvideo.subjects.pictures import Picture, list_pictures, read_mask, read_picture
@@ -91,7 +92,7 @@ class GroupSpec:
         if not equals or not folder.strip() or ":" in label:
             raise SubjectError(f"'{text}' does not describe a group; {_SYNTAX}.")
         names = tuple(part.strip() for part in label.split("+"))
-        return cls(names, Path(folder.strip()).expanduser())
+        return cls(names, Path(os.path.expanduser(folder.strip())))
 
     @staticmethod
     def describes(text: str) -> bool:
@@ -230,7 +231,7 @@ def add_photo(sha: Any, image: NDArray[np.uint8], masks: Iterable[NDArray[np.flo
 
 
 def _pictures(spec: GroupSpec) -> list[Picture]:
-    if not spec.folder.is_dir():
+    if not is_dir(spec.folder):
         raise SubjectError(
             f"The folder '{spec.folder}' for pictures of {spec.label} does not exist; check the "
             "path."

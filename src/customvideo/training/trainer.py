@@ -15,6 +15,7 @@ and nothing else: where the final adapter goes is its receiver's business.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ class Trainer:
         canvas = self.config.canvas or backbone.size
         adapter = method.trainable(backbone, subjects)
         if self.config.start_from:
-            adapter.go_on_from(Adapter.load(Path(self.config.start_from).expanduser()))
+            adapter.go_on_from(Adapter.load(os.path.expanduser(self.config.start_from)))
         if stages := Schedule.of(method, adapter, self.config.steps).describe():
             self.say(stages)
         with Ranks.found().main_first():
@@ -186,7 +187,8 @@ class Trainer:
     ) -> PriorPool | None:
         if plan is None:
             return None
-        cache = Path(self.config.prior_cache).expanduser() if self.config.prior_cache else None
+        place = self.config.prior_cache and os.path.expanduser(self.config.prior_cache)
+        cache = Path(place) if place else None
         return build_prior(backbone, plan, canvas, cache=cache, notify=self.say)
 
     def _share_out(self, backbone: Backbone, ranks: Ranks) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ SPOILED = "*spoiled*"
 """Stands where a method would, for the mosaic of an attention check; no method is called so."""
 
 _VERSION = 1
+_LONGEST = 200
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, AssertionError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ def read_items(folder: Path) -> Items:
     try:
         told = parse_json(path.read_text(encoding="utf-8"))
         assert told["version"] == _VERSION
-        items = Items(tuple(told["methods"]), tuple(_item(one) for one in told["items"]))
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        items = Items(_texts(told["methods"]), tuple(_item(one) for one in told["items"]))
+    except (OSError, *_DAMAGED) as error:
         raise StudyError(
             f"'{path}' is missing or damaged; make the study anew with 'customvideo study new'."
         ) from error
@@ -135,7 +137,27 @@ def read_items(folder: Path) -> Items:
 
 def _item(told: dict[str, Any]) -> Item:
     references = tuple(
-        Reference(one["word"], one["category"], tuple(one["photos"])) for one in told["references"]
+        Reference(one["word"], one["category"], _files(one["photos"])) for one in told["references"]
     )
+    _texts(text for one in references for text in (one.word, one.category))
     width, height = told["size"]
-    return Item(**{**told, "size": (int(width), int(height)), "references": references})
+    videos = dict(zip(_texts(told["videos"]), _files(told["videos"].values()), strict=True))
+    _texts([told["key"], told["prompt"], told.get("checks", "")])
+    _files([told["spoiled"]] if told.get("spoiled") else [])
+    size = (int(width), int(height))
+    return Item(**{**told, "videos": videos, "size": size, "references": references})
+
+
+def _files(told: Iterable[Any]) -> tuple[str, ...]:
+    """Names of files in the media folder, which lead nowhere else."""
+    names = _texts(told)
+    if any(Path(name).name != name or "\0" in name or len(name) > _LONGEST for name in names):
+        raise ValueError("no name of a file")
+    return names
+
+
+def _texts(told: Iterable[Any]) -> tuple[str, ...]:
+    texts = tuple(told)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("no text")
+    return texts

@@ -17,7 +17,7 @@ import tomli_w
 from pydantic import Field, field_validator, model_validator
 
 from customvideo.errors import ConfigError, StudyError
-from customvideo.files import parse_toml
+from customvideo.files import is_file, parse_toml
 from customvideo.settings import FROM_LIST, LARGEST_SEED, Settings, validated
 
 __all__ = [
@@ -187,7 +187,7 @@ def read_plan(folder: Path) -> StudyPlan:
         ConfigError: a setting is unknown or out of range.
     """
     path = folder / PLAN
-    if not path.is_file():
+    if not is_file(path):
         raise StudyError(
             f"There is no study in '{folder}'; make one with 'customvideo study new {folder}'."
         )

@@ -5,6 +5,7 @@ What is found here is copied under names that tell nothing by `customvideo.users
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +142,7 @@ def _folders(texts: Sequence[str]) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for text in texts:
         name, equals, place = text.partition("=")
-        name, folder = name.strip(), Path(place).expanduser()
+        name, folder = name.strip(), Path(os.path.expanduser(place))
         if not (name and equals and place):
             raise StudyError(f"'{text}' should be METHOD=FOLDER, such as ours=videos/ours.")
         if name in folders:

@@ -74,7 +74,7 @@ class Keys:
 
     def opens_results(self, key: str) -> bool:
         """Whether `key` does."""
-        return hmac.compare_digest(key.encode(), self.results.encode())
+        return hmac.compare_digest(key.encode("utf-8", "replace"), self.results.encode())
 
     def joining(self, visit: str) -> str:
         """A form by which the browser with this cookie may join, once."""
@@ -118,7 +118,7 @@ class Keys:
     def _read(serializer: URLSafeSerializer, form: str, size: int) -> list[int | str]:
         try:
             told = serializer.loads(form)
-        except BadSignature as error:
+        except (BadSignature, UnicodeError) as error:
             raise Forged from error
         if not isinstance(told, list) or len(told) != size:
             raise Forged
@@ -126,7 +126,7 @@ class Keys:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def _milliseconds() -> int:

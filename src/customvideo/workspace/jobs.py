@@ -65,7 +65,9 @@ class JobFolder:
     def spec(self) -> dict[str, Any]:
         """What is to be done. Raises StorageError if that is damaged."""
         spec = read_json(self.path / "job.json")
-        if spec.get("kind") not in REQUESTS or not isinstance(spec.get("settings"), dict):
+        known = isinstance(spec.get("kind"), str) and spec["kind"] in REQUESTS
+        videos, settings = spec.get("videos", []), spec.get("settings")
+        if not (known and isinstance(settings, dict) and isinstance(videos, list)):
             raise StorageError(f"'{self.path / 'job.json'}' is damaged; delete the job.")
         return spec
 
@@ -77,7 +79,9 @@ class JobFolder:
     def state(self) -> dict[str, Any]:
         """How it stands. Raises StorageError if that is damaged."""
         state = read_json(self.path / "state.json")
-        if state.get("state") not in _STATES:
+        place, warnings = state.get("place", 0), state.get("warnings", [])
+        known = state.get("state") in _STATES and isinstance(place, int)
+        if not (known and isinstance(warnings, list)):
             raise StorageError(f"'{self.path / 'state.json'}' is damaged; delete the job.")
         return state
 
@@ -185,13 +189,13 @@ class JobFolder:
         curves: dict[str, dict[int, float]] = {}
         if not self.steps.is_file():
             return {}
-        for text in self.steps.read_text(encoding="utf-8").splitlines():
+        for text in self.steps.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 line = parse_json(text)
                 for part, value in {"loss": line["loss"], **line["parts"]}.items():
                     curve = curves.setdefault(str(part), {})
                     curve[int(line["step"])] = float(value)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError):
                 continue  # the line that was being written when the process ended
         return {part: tuple(sorted(curve.items())) for part, curve in curves.items()}
 

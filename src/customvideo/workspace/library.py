@@ -98,8 +98,8 @@ class Library:
         for folder in job_folders(self._root):
             with suppress(StorageError):
                 job = folder.job()
-                needs = {job.adapter, job.settings.get("adapter")}
-                needs |= set(job.settings.get("adapters", ()))
+                needs = {job.adapter, str(job.settings.get("adapter"))}
+                needs |= set(map(str, job.settings.get("adapters") or ()))
                 if job.active and id in needs:
                     break
         else:

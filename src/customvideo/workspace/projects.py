@@ -73,6 +73,8 @@ class Projects:
         values = read_json(file)
         try:
             subjects = tuple((str(name), str(noun)) for name, noun in values["subjects"])
+            if not isinstance(values["settings"], dict):
+                raise TypeError("settings that are none")
             return Project(
                 id, str(values["name"]), subjects, dict(values["settings"]), str(values["created"])
             )

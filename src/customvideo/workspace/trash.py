@@ -99,6 +99,9 @@ class Trash:
     def _entry(self, folder: Path) -> Discarded:
         values = read_json(folder / _ENTRY)
         kind: Any = values.get("kind", "")
+        places = values.get("from")
+        if not (isinstance(places, list) and all(isinstance(one, list) for one in places)):
+            raise StorageError(f"'{folder / _ENTRY}' is damaged; empty the trash.")
         return Discarded(
             folder.name,
             cast("Any", kind),

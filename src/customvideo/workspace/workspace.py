@@ -6,6 +6,7 @@ files, so it can be used from a script just as well. Opening one reads nothing a
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Workspace:
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(root).expanduser().absolute()
+        self.root = Path(os.path.expanduser(root)).absolute()
         if self.root.exists() and not self.root.is_dir():
             raise StorageError(f"'{self.root}' is a file; choose a folder for the workspace.")
         file = self.root / _FILE
@@ -95,7 +96,7 @@ class Workspace:
         Raises:
             StorageError: there is no such folder.
         """
-        found = Path(folder).expanduser().absolute()
+        found = Path(os.path.expanduser(folder)).absolute()
         if not found.is_dir():
             raise StorageError(f"There is no model folder '{folder}'; check the path.")
         write_json(self.root / _FILE, {"models": sorted({*self.models, str(found)})})
