@@ -1,8 +1,8 @@
 #!/bin/bash
 # A Ray cluster inside a SLURM allocation, and a batch of customizations (or a benchmark) on it.
 #
-#   sbatch --nodes=4 --gpus-per-node=8 deploy/slurm.sh batch plan.toml --out /shared/results
-#   sbatch --nodes=2 deploy/slurm.sh bench run --out /shared/bench --pairs 12
+#   sbatch --nodes=4 --gpus-per-node=8 deploy/slurm.sh batch plan.toml --out /cluster/results
+#   sbatch --nodes=2 deploy/slurm.sh bench run --out /cluster/bench --pairs 12
 #
 # The package must be installed on every node, and --out lie where all of them see it. The same
 # command submitted again goes on where the last one was stopped.
