@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from customvideo.errors import ConfigError
 from customvideo.runs import TrainPlan, exporting, learning, making
 from customvideo.training.checkpoint import newest_valid
 from customvideo.training.progress import StepReport
@@ -125,9 +126,15 @@ class Training(Work):
         learning.Trainer = Told  # type: ignore[misc]
         sets = [f"{key}={value}" for key, value in keys.items()]
         choices = {"backbone": str(self._model)}
-        subjects, given = ([], {}) if resume else (self._subjects, choices)
-        plan = TrainPlan(folder, subjects, None, [] if resume else sets, given, resume, "cpu")
-        learning.train(plan, lambda _: None)
+        anew = TrainPlan(folder, self._subjects, None, sets, choices, False, "cpu")
+        on = TrainPlan(folder, [], None, [], {}, True, "cpu")
+        try:
+            learning.train(on if resume else anew, lambda _: None)
+        except ConfigError as error:
+            # Killed while a checkpoint was exchanged: what is whole was brought back just now.
+            if resume or "add --resume" not in str(error):
+                raise
+            learning.train(on, lambda _: None)
 
     def saved(self, folder: Path) -> int:
         newest = newest_valid(folder / "checkpoints").newest
