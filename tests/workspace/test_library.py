@@ -6,15 +6,18 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from customvideo.errors import AdapterError, ConfigError, PromptError, StorageError
+from customvideo.files import write_text
 from customvideo.video import Video
-from customvideo.workspace import AdapterEntry, check_prompt, estimate
+from customvideo.workspace import AdapterEntry, Workspace, check_prompt, estimate
 from customvideo.workspace.jobs import JobFolder
+from customvideo.workspace.places import read_json
 from customvideo.workspace.prompts import complete
 from customvideo.workspace.queue import Queue
 from customvideo.workspace.work import Work, _do
@@ -151,6 +154,18 @@ def test_adapters_are_renamed_deleted_restored_archived_and_imported(
     assert library.rename_adapter(copied.id, "Renamed").name == "Renamed"
     with zipfile.ZipFile(library.archive(adapter.id)) as archive:
         assert {"adapter.safetensors", "recipe.toml"} <= set(archive.namelist())
+    # It is written once, and again when something in it has changed.
+    first = library.archive(adapter.id).stat().st_ino
+    assert library.archive(adapter.id).stat().st_ino == first
+    scores = adapter.folder / "scores.json"
+    write_text(scores, '{"a": 1}')
+    library.archive(adapter.id)
+    write_text(scores, '{"a": 2}')
+    with zipfile.ZipFile(library.archive(adapter.id)) as archive:
+        assert archive.read("scores.json") == b'{"a": 2}' and archive.testzip() is None
+    scores.unlink()
+    with zipfile.ZipFile(library.archive(adapter.id)) as archive:
+        assert "scores.json" not in archive.namelist()
     before = len(library.adapters().entries)
     thrown = library.delete_adapter(copied.id)
     assert len(library.adapters().entries) == before - 1
@@ -209,3 +224,43 @@ def test_an_estimate_before_training(learned: tuple[Studio, AdapterEntry]) -> No
     assert found.memory > 0 and found.available and any("Memory" in line for line in found.lines)
     with pytest.raises(PromptError):
         studio.workspace.shelf(studio.project.id).get("../tom")
+
+
+def test_a_second_look_reads_only_what_has_changed(
+    learned: tuple[Studio, AdapterEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages ask every second, of workspaces with hundreds of videos and jobs."""
+    workspace = learned[0].workspace
+    library, queue = workspace.library, workspace.queue
+    copied = library.import_adapter(learned[1].file.read_bytes(), "Another", "")
+    looked = library.adapters(), library.videos(), queue.list()
+    read: list[str] = []
+
+    def reading(path: Path) -> dict[str, Any]:
+        read.append(path.parent.name)
+        return read_json(path)
+
+    for module in ("library", "jobs"):
+        monkeypatch.setattr(f"customvideo.workspace.{module}.read_json", reading)
+    assert (library.adapters(), library.videos(), queue.list()) == looked
+    assert library.adapter(copied.id) == copied
+    # Only the places of those that wait depend on others.
+    assert set(read) <= {job.id for job in looked[2].entries if job.state == "queued"}
+    # Another process changes one of them.
+    Workspace(workspace.root).library.rename_adapter(copied.id, "Elsewhere")
+    read.clear()
+    assert "Elsewhere" in [one.name for one in library.adapters().entries]
+    assert read == [copied.id]
+    job = next(job for job in queue.list().entries if not job.active)
+    JobFolder(workspace.root, job.id).change(message="said")
+    read.clear()
+    assert queue.list() != looked[2] and queue.get(job.id).message == "said"
+    assert job.id in read
+    # What is damaged is told each time, and a good copy is seen.
+    whole = copied.file.read_bytes()
+    copied.file.write_bytes(whole[:100])
+    assert len(library.adapters().broken) == len(library.adapters().broken) == 1
+    copied.file.write_bytes(whole)
+    assert library.adapters().broken == ()
+    library.delete_adapter(copied.id)
+    assert copied.id not in [one.id for one in library.adapters().entries]

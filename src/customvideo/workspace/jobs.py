@@ -132,8 +132,8 @@ class JobFolder:
         """Before the work is begun again."""
         (self.path / "result.json").unlink(missing_ok=True)
 
-    def job(self, position: int = 0) -> Job:
-        """All of it as a record. Raises StorageError if a file is damaged."""
+    def job(self) -> Job:
+        """All of it as a record but for its place. Raises StorageError if a file is damaged."""
         spec, state = self.spec(), self.state()
         wish = self.wish() if state["state"] in ("queued", "running") else None
         message = str(state.get("message", ""))
@@ -154,7 +154,6 @@ class JobFolder:
             created=str(spec.get("created", "")),
             started=str(state.get("started", "")),
             finished=str(state.get("finished", "")),
-            position=position,
             warnings=tuple(map(str, state.get("warnings", ()))),
         )
 

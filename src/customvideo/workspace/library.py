@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from customvideo.errors import AdapterError, CustomVideoError, StorageError
 from customvideo.files import atomic_folder, atomic_path, write_bytes
@@ -33,9 +35,12 @@ from customvideo.workspace.places import (
     write_json,
 )
 from customvideo.workspace.records import AdapterEntry, Discarded, Listing, VideoEntry
+from customvideo.workspace.seen import Seen, stamp
 from customvideo.workspace.trash import Trash, folder_bytes
 
 __all__ = ["ADAPTER", "Library"]
+
+Entry = TypeVar("Entry")
 
 ADAPTER = "adapter.safetensors"
 _FILE, _SETTINGS = "library.json", "settings.json"
@@ -48,26 +53,24 @@ class Library:
 
     def __init__(self, root: Path, trash: Trash) -> None:
         self._root, self._trash = root, trash
+        self._adapters: Seen[AdapterEntry] = Seen(ADAPTER, _FILE)
+        self._videos: Seen[VideoEntry] = Seen(_SETTINGS)
 
     def adapters(self, project: str | None = None) -> Listing[AdapterEntry]:
         """All adapters, of one project if given, newest first."""
+        # A training that has not ended has no adapter yet, and is no broken one.
+        found, broken = self._read(ADAPTERS, ADAPTER, self._adapters, self._adapter)
         made = self._videos_by_adapter()
-        found, broken = [], []
-        for folder in self._folders(ADAPTERS):
-            # A training that has not ended has no adapter yet, and is no broken one.
-            if not (folder / ADAPTER).exists():
-                continue
-            try:
-                found.append(self._adapter(folder.name, made))
-            except CustomVideoError as error:
-                broken.append(str(error))
+        found = [replace(entry, videos=tuple(made.get(entry.id, ()))) for entry in found]
         found = [entry for entry in found if project is None or entry.project == project]
         found.sort(key=lambda entry: entry.created, reverse=True)
         return Listing(tuple(found), tuple(broken))
 
     def adapter(self, id: str) -> AdapterEntry:
         """The adapter called `id`. Raises StorageError if there is none."""
-        return self._adapter(id, self._videos_by_adapter())
+        folder = inside(self._root, ADAPTERS, check_id(id))
+        entry = self._adapters.get(folder, partial(self._adapter, id))
+        return replace(entry, videos=tuple(self._videos_by_adapter().get(id, ())))
 
     def rename_adapter(self, id: str, name: str) -> AdapterEntry:
         """Give an adapter another name; its id and its words stay."""
@@ -133,26 +136,26 @@ class Library:
         return self.adapter(id)
 
     def archive(self, id: str) -> Path:
-        """The adapter, its recipe and its report as one zip file to download."""
-        entry = self.adapter(id)
-        target = entry.folder / f"{id}.zip"
-        with atomic_path(target) as partial, zipfile.ZipFile(partial, "w") as archive:
-            for name in _ARCHIVED:
-                if (entry.folder / name).is_file():
-                    archive.write(entry.folder / name, name)
+        """The adapter, its recipe and its report as one zip file to download.
+
+        It is written anew only if one of them has changed.
+        """
+        folder = self.adapter(id).folder
+        files = [folder / name for name in _ARCHIVED if (folder / name).is_file()]
+        target = folder / f"{id}.zip"
+        # The archive's own comment says of what it is.
+        made_of = repr([(file.name, *stamp([file])) for file in files]).encode()
+        if _comment(target) != made_of:
+            with atomic_path(target) as path, zipfile.ZipFile(path, "w") as archive:
+                archive.comment = made_of
+                for file in files:
+                    archive.write(file, file.name)
         return target
 
     def videos(self, project: str | None = None, adapter: str | None = None) -> Listing[VideoEntry]:
         """All videos, of one project or adapter if given ("" is the base model), newest first."""
-        found, broken = [], []
-        for folder in self._folders(VIDEOS):
-            # One that is being drawn has no settings yet.
-            if not (folder / _SETTINGS).exists():
-                continue
-            try:
-                found.append(self.video(folder.name))
-            except CustomVideoError as error:
-                broken.append(str(error))
+        # One that is being drawn has no settings yet.
+        found, broken = self._read(VIDEOS, _SETTINGS, self._videos, self._video)
         found = [
             entry
             for entry in found
@@ -163,6 +166,10 @@ class Library:
 
     def video(self, id: str) -> VideoEntry:
         """The video called `id`. Raises StorageError if there is none."""
+        folder = inside(self._root, VIDEOS, check_id(id))
+        return self._videos.get(folder, partial(self._video, id))
+
+    def _video(self, id: str) -> VideoEntry:
         folder = inside(self._root, VIDEOS, check_id(id))
         values = read_json(folder / _SETTINGS)
         try:
@@ -205,9 +212,22 @@ class Library:
         found = {kind: folder_bytes(self._root / kind) for kind in kinds}
         return {**found, "free": shutil.disk_usage(self._root).free}
 
-    def _folders(self, kind: str) -> Iterator[Path]:
+    def _read(
+        self, kind: str, needed: str, seen: Seen[Entry], read: Callable[[str], Entry]
+    ) -> tuple[list[Entry], list[str]]:
+        """The records of a kind's folders that hold the file `needed`, and what is wrong."""
+        found, broken = [], []
         home = self._root / kind
-        yield from sorted(path for path in home.glob("[!.]*") if path.is_dir())
+        folders = sorted(path for path in home.glob("[!.]*") if path.is_dir())
+        for folder in folders:
+            if not (folder / needed).exists():
+                continue
+            try:
+                found.append(seen.get(folder, partial(read, folder.name)))
+            except CustomVideoError as error:
+                broken.append(str(error))
+        seen.keep([folder.name for folder in folders])
+        return found, broken
 
     def _videos_by_adapter(self) -> dict[str, list[str]]:
         made: dict[str, list[str]] = {}
@@ -215,7 +235,8 @@ class Library:
             made.setdefault(entry.adapter, []).append(entry.id)
         return made
 
-    def _adapter(self, id: str, videos: Mapping[str, list[str]]) -> AdapterEntry:
+    def _adapter(self, id: str) -> AdapterEntry:
+        """What is known of an adapter but for its videos."""
         folder = inside(self._root, ADAPTERS, check_id(id))
         file = inside(folder, ADAPTER)
         if not file.is_file():
@@ -240,7 +261,6 @@ class Library:
             project=str(noted.get("project", "")),
             origin=str(noted.get("origin", "trained")),
             scores=dict(noted.get("scores", {})),
-            videos=tuple(videos.get(id, ())),
             report=report if report.is_file() else None,
         )
 
@@ -249,3 +269,12 @@ def _header(file: Path) -> dict[str, Any]:
     from customvideo.adapters.header import read_header
 
     return read_header(file).model_dump(mode="json")
+
+
+def _comment(archive: Path) -> bytes:
+    """The comment of a zip file; empty if it is missing or none."""
+    try:
+        with zipfile.ZipFile(archive) as found:
+            return found.comment
+    except (OSError, zipfile.BadZipFile):
+        return b""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from customvideo.workspace.places import ADAPTERS, JOBS, inside, new_id, now
 from customvideo.workspace.processes import held, start_detached
 from customvideo.workspace.records import Discarded, Job, Kind, Listing, Progress, State
 from customvideo.workspace.requests import plan_job
+from customvideo.workspace.seen import Seen
 
 if TYPE_CHECKING:
     from customvideo.workspace.workspace import Workspace
@@ -35,6 +37,7 @@ class Queue:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace, self._root = workspace, workspace.root
+        self._jobs: Seen[Job] = Seen("job.json", "state.json", "wish.json")
 
     def submit(self, kind: Kind, project: str, settings: Mapping[str, Any]) -> Job:
         """Put a job at the end of the queue and see to it that a runner is there.
@@ -49,7 +52,7 @@ class Queue:
         folder = JobFolder(self._root, new_id(kind))
         ensure_dir(folder.path)
         with queue_lock(self._root):
-            places = [state["place"] for _, state in _states(self._root)]
+            places = [state["place"] for _, state in _states(job_folders(self._root))]
             place = max(places, default=0) + 1
             folder.create({**spec, "created": now()}, {"state": "queued", "place": place})
         self.ensure_runner()
@@ -57,26 +60,35 @@ class Queue:
 
     def list(self, project: str | None = None) -> Listing[Job]:
         """All jobs, of one project if given: running, then queued in order, then newest first."""
-        positions = {one.id: index for index, one in enumerate(waiting(self._root), start=1)}
         found, broken = [], []
-        for folder in job_folders(self._root):
+        folders = job_folders(self._root)
+        for folder in folders:
             try:
-                found.append(folder.job(positions.get(folder.id, 0)))
+                found.append(self._jobs.get(self._root / JOBS / folder.id, folder.job))
             except StorageError as error:
                 broken.append(str(error))
-        found = [job for job in found if project is None or job.project == project]
+        self._jobs.keep([folder.id for folder in folders])
+        queued = [JobFolder(self._root, job.id) for job in found if job.state == "queued"]
+        places = _places(_in_order(queued))
+        found = [
+            replace(job, position=places.get(job.id, 0))
+            for job in found
+            if project is None or job.project == project
+        ]
         found.sort(key=lambda job: job.created, reverse=True)
         found.sort(key=lambda job: (_ORDER.get(job.state, 2), job.position))
         return Listing(tuple(found), tuple(broken))
 
     def get(self, id: str) -> Job:
         """The job called `id`. Raises StorageError if there is none."""
-        ids = [one.id for one in waiting(self._root)]
-        return JobFolder(self._root, id).job(ids.index(id) + 1 if id in ids else 0)
+        job = JobFolder(self._root, id).job()
+        places = _places(waiting(self._root)) if job.state == "queued" else {}
+        return replace(job, position=places.get(id, 0))
 
     def progress(self, id: str) -> Progress:
         """How far a job is; cheap enough to ask every second."""
-        folder, job = JobFolder(self._root, id), self.get(id)
+        folder = JobFolder(self._root, id)
+        job = folder.job()
         trains = job.kind == "train"
         return folder.progress(inside(self._root, ADAPTERS, job.adapter) if trains else None)
 
@@ -144,7 +156,9 @@ class Queue:
             if state["state"] not in ("paused", "stopped", "failed"):
                 raise StorageError(f"A job that is {state['state']} cannot be resumed.")
             folder.want(None)
-            place = max((one["place"] for _, one in _states(self._root)), default=0) + 1
+            place = (
+                max((one["place"] for _, one in _states(job_folders(self._root))), default=0) + 1
+            )
             folder.change(state="queued", message="", place=place, tries=0, force=False)
 
         job = self._changed(id, change)
@@ -187,7 +201,7 @@ class Queue:
         was restarted or the runner was ended.
         """
         with queue_lock(self._root):
-            states = [state["state"] for _, state in _states(self._root)]
+            states = [state["state"] for _, state in _states(job_folders(self._root))]
             if not {"queued", "running"} & set(states) or held(runner_lock(self._root)):
                 return False
             log = self._root / JOBS / "runner.log"
@@ -215,14 +229,24 @@ def runner_lock(root: Path) -> Path:
 
 def waiting(root: Path) -> list[JobFolder]:
     """The queued jobs, the next first: what is to be stopped is done at once."""
-    queued = [(folder, state) for folder, state in _states(root) if state["state"] == "queued"]
+    return _in_order(job_folders(root))
+
+
+def _in_order(folders: Sequence[JobFolder]) -> list[JobFolder]:
+    """Those of the jobs that are queued, the next first."""
+    queued = [(folder, state) for folder, state in _states(folders) if state["state"] == "queued"]
     queued.sort(key=lambda pair: (pair[0].wish() != "stop", pair[1]["place"], pair[0].id))
     return [folder for folder, _ in queued]
 
 
-def _states(root: Path) -> list[tuple[JobFolder, dict[str, Any]]]:
+def _places(queued: Sequence[JobFolder]) -> dict[str, int]:
+    """The places of queued jobs by id, from 1."""
+    return {folder.id: place for place, folder in enumerate(queued, start=1)}
+
+
+def _states(folders: Sequence[JobFolder]) -> list[tuple[JobFolder, dict[str, Any]]]:
     found = []
-    for folder in job_folders(root):
+    for folder in folders:
         try:
             state = folder.state()
         except StorageError:
