@@ -40,6 +40,7 @@ from customvideo.training.prior import build_prior
 from customvideo.training.session import Session, Task, build_accelerator
 from tests.cast import make_cast
 from tests.surroundings import run_cli, sampled, train, write_pair, write_photos
+from tests.test_video import moving_picture
 from tests.tiny_wan import build_tiny_wan
 
 COUNTED = {
@@ -243,6 +244,17 @@ def test_a_dry_run_as_json_is_json_alone(tmp_path: Path) -> None:
     assert found["disk"]["adapter"] == adapter and found["disk"]["checkpoints"] == 9 * adapter
     assert found["disk"]["prior"] == 0
     assert found["work"]["seconds"] > 0 and not found["cards"]
+
+
+def test_a_dry_run_says_that_clips_are_not_counted(tmp_path: Path, tiny_zeroscope: Path) -> None:
+    pair = write_pair(tmp_path)
+    asked = ["train", *pair, "--backbone", tiny_zeroscope, "--out", tmp_path / "run", "--dry-run"]
+    assert "Not counted" not in run_cli(*asked).output
+    moving_picture(6, 64, 96).save(tmp_path / "tom" / "run.mp4")
+    told = run_cli(*asked)
+    assert told.exit_code == 0 and "25% of the rows are clips" in " ".join(told.output.split())
+    without = run_cli(*asked, "--set", "clip_share=0")
+    assert "Not counted" not in without.output
 
 
 def test_a_dry_run_finds_what_training_would(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from customvideo.backbones.folder import placed
 from customvideo.backbones.sizes import Published, cached, published
 from customvideo.config import Recipe
 from customvideo.errors import BackboneError
-from customvideo.methods.base import Method, PriorPlan, TuningFree, load_method
+from customvideo.methods.base import Filmed, Method, PriorPlan, TuningFree, load_method
 from customvideo.methods.denoising import single_frame
 from customvideo.runs.ledger import Ledger
 from customvideo.subjects.folders import read_photos
@@ -73,6 +73,7 @@ class Case:
         prior: which class-prior samples there will be.
         frames: frames of a training sample.
         gpu: whether it is planned for a GPU.
+        clips: whether some rows of training are clips, of which nothing is counted.
     """
 
     recipe: Recipe
@@ -84,6 +85,7 @@ class Case:
     prior: PriorPlan | None
     frames: int
     gpu: bool
+    clips: bool = False
 
     @property
     def backbone(self) -> Backbone:
@@ -175,13 +177,16 @@ def assemble(recipe: Recipe, device: str) -> Case:
     model = blank(_source(recipe.backbone), "bf16" if gpu else "fp32")
     nouns = model.backbone.known_nouns
     subjects = [_stand_in(found.spec.name, found.category(nouns)) for found in photos]
-    return _case(recipe, model, method, subjects, gpu)
+    case = _case(recipe, model, method, subjects, gpu)
+    filmed = isinstance(method, Filmed) and any(found.films for found in photos)
+    return replace(case, clips=filmed and recipe.clip_share > 0)
 
 
 def changed(case: Case, recipe: Recipe) -> Case:
     """The same run with other settings of training and method."""
     method = load_method(recipe.method, recipe.method_options)
-    return _case(recipe, case.blank, method, case.subjects, case.gpu)
+    other = _case(recipe, case.blank, method, case.subjects, case.gpu)
+    return replace(other, clips=case.clips)
 
 
 def on_gpu(device: str) -> bool:

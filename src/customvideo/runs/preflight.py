@@ -84,6 +84,11 @@ def preflight(plan: TrainPlan, say: Say, *, as_json: bool = False) -> Report | N
     else:
         for line in lines(found):
             say(line)
+        if case.clips:
+            say(
+                f"Not counted: {recipe.clip_share:.0%} of the rows are clips, which take more time "
+                "and memory than pictures; where it runs out, lower clip_frames."
+            )
     return found
 
 
