@@ -148,10 +148,15 @@ def test_a_token_is_asked_for_and_gives_a_cookie() -> None:
     kept = {**HOME, "cookie": f"other=1; {cookie.split(';')[0]}"}
     assert ask(token=TOKEN, headers=kept)[2] == b"in"
     assert ask(token="another", headers=kept)[0] == 401
+    # A second studio of the machine does not take the first one's cookie away.
+    second = ask(token="another", query="token=another")[1]["set-cookie"]
+    assert second.partition("=")[0] != cookie.partition("=")[0]
 
 
-@pytest.mark.parametrize("cookie", ["", "customvideo_studio=", f"customvideo_studio={TOKEN}"])
-def test_a_forged_cookie_opens_nothing(cookie: str) -> None:
+@pytest.mark.parametrize("value", [None, "", TOKEN, "0" * 64])
+def test_a_forged_cookie_opens_nothing(value: str | None) -> None:
+    name = ask(token=TOKEN, query=f"token={TOKEN}")[1]["set-cookie"].partition("=")[0]
+    cookie = "" if value is None else f"{name}={value}"
     for path in ("/", "/config", "/studio/file/videos/a/video.mp4"):
         assert ask(path, token=TOKEN, headers={**HOME, "cookie": cookie})[0] == 401
 

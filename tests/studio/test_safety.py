@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.studio.conftest import Running
+from tests.studio.conftest import Running, running
 
 
 def ask(
@@ -113,3 +114,36 @@ def test_every_answer_says_what_the_page_may_load(studio: Running) -> None:
     for path in ("/", "/config", "/studio/static/studio.js", "/nothing"):
         policy = ask(studio, path)[2]["content-security-policy"]
         assert "default-src 'self'" in policy or "default-src 'none'" in policy
+
+
+def test_open_to_other_machines_it_asks_each_of_them_for_its_token(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    with running(tmp_path / "workspace", "--host", "0.0.0.0") as studio:
+        parts = urlsplit(studio.url)
+        (token,) = parse_qs(parts.query)["token"]
+        join, origin = "/gradio_api/queue/join", f"http://{parts.netloc}"
+        assert parts.hostname == "127.0.0.1" and len(token) >= 32
+        for path in ("/", "/config", "/studio/static/studio.js", "/?token=", f"/?token={token}x"):
+            status, body, headers = ask(studio, path)
+            assert status == 401 and b"its token here" in body and b"gradio" not in body
+            assert "set-cookie" not in headers
+        for path in (join, "/gradio_api/upload"):
+            assert ask(studio, path, "POST", b"{}", Origin=origin)[0] == 401
+        # Only the page itself takes the token: no picture's address can hold one.
+        assert ask(studio, f"/config?token={token}")[0] == 401
+        status, body, headers = ask(studio, f"/?token={token}")
+        cookie, *rest = headers["set-cookie"].split("; ")
+        assert status == 200 and token not in cookie and b"gradio" not in body
+        assert {"HttpOnly", "SameSite=Strict", "Path=/"} == set(rest)
+        assert b"gradio" in ask(studio, "/", Cookie=cookie)[1]
+        assert json.loads(ask(studio, "/config", Cookie=cookie)[1])["components"]
+        # As another machine calls it, and as nobody does.
+        for host, expected in ((f"10.0.0.7:{parts.port}", 200), ("evil.example", 421)):
+            assert ask(studio, "/config", Cookie=cookie, Host=host)[0] == expected
+        forged = cookie[:-1] + ("0" if cookie[-1] != "0" else "1")
+        assert ask(studio, "/config", Cookie=forged)[0] == 401
+        # A cookie is not enough where something is done: the page itself must ask.
+        kind = {"Cookie": cookie, "Content_Type": "application/json"}
+        assert ask(studio, join, "POST", b"{}", **kind)[0] == 403
+        assert ask(studio, join, "POST", b"{}", Origin="http://evil.example", **kind)[0] == 403
+        assert ask(studio, join, "POST", b"{}", Origin=origin, **kind)[0] == 422

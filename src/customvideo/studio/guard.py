@@ -23,7 +23,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-COOKIE = "customvideo_studio"
+_COOKIE = "customvideo_studio"
 _PATHS = re.compile(
     r"/|/(?:assets|static)/[^?]*|/(?:favicon\.ico|theme\.css|manifest\.json|robots\.txt|config)"
     r"|/gradio_api/(?:queue/(?:join|data)|upload|upload_progress|cancel|reset|component_server"
@@ -136,14 +136,23 @@ class Guard:
     @property
     def _secret(self) -> str:
         """What the cookie holds: not the token itself, but only who has that can make it."""
-        return hmac.new(self._token.encode(), b"cookie", hashlib.sha256).hexdigest()
+        return self._derived(b"cookie")
+
+    @property
+    def _cookie(self) -> str:
+        """The cookie's name, another for each token: a browser tells ports of a machine apart by
+        nothing else, and opening a second studio must not shut the first."""
+        return f"{_COOKIE}_{self._derived(b'name')[:8]}"
+
+    def _derived(self, what: bytes) -> str:
+        return hmac.new(self._token.encode(), what, hashlib.sha256).hexdigest()
 
     def _known(self, headers: dict[str, list[str]]) -> bool:
         given = ""
         for line in headers.get("cookie", []):
             for part in line.split(";"):
                 name, _, value = part.strip().partition("=")
-                given = value if name == COOKIE else given
+                given = value if name == self._cookie else given
         return hmac.compare_digest(given.encode(), self._secret.encode())
 
     async def _ask(self, scope: Scope, send: Send) -> None:
@@ -155,7 +164,7 @@ class Guard:
             await _answer(send, 401, _LOGIN, html=True)
             return
         secure = "; Secure" if scope.get("scheme") == "https" else ""
-        cookie = f"{COOKIE}={self._secret}; HttpOnly; SameSite=Strict; Path=/{secure}"
+        cookie = f"{self._cookie}={self._secret}; HttpOnly; SameSite=Strict; Path=/{secure}"
         # A page of its own, not a redirect: a strict cookie does not travel on a redirect that
         # began on another site.
         await _answer(send, 200, _ENTER, html=True, cookie=cookie)

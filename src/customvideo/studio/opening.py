@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Address", "application", "serve"]
 
 _OWN = ("127.0.0.1", "localhost", "::1")
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses that mean all of the machine's, and one of them to open."""
 _UPLOADS = ".uploads"
 _LARGEST_FILE = "256mb"
 _KEPT = 3600
@@ -66,8 +68,13 @@ def serve(workspace: Workspace, address: Address, say: Callable[[str], None]) ->
     sock = _bound(address)
     port = sock.getsockname()[1]
     query = f"/?token={token}" if token else "/"
-    host = f"[{address.host}]" if ":" in address.host else address.host
+    # 0.0.0.0 is where all of a machine's addresses are listened at, and none to be opened.
+    listening = sock.getsockname()[0]
+    host = _EVERYWHERE.get(listening, address.host)
+    host = f"[{host}]" if ":" in host else host
     say(f"The studio is open at http://{host}:{port}{query}")
+    if listening in _EVERYWHERE:
+        say(f"From other machines: the same with this one's address in place of {host}.")
     if token:
         say("Whoever has this address can use it; it is shown once.")
     say("Ctrl-C closes the page; jobs that run go on.")
