@@ -82,6 +82,12 @@ HOMES = {
 
 ANYWHERE = {"PIL", "numpy", "pydantic", "pydantic_core", "safetensors", "tomli_w", "torch"}
 
+UNSAFE = {
+    **{"trust_remote_code": False, "weights_only": True, "use_safetensors": True},
+    **{"allow_pickle": False, "safe_serialization": True},
+}
+"""Options that decide whether a stranger's code or pickle is run -> what alone they may be."""
+
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 40
 """Lines after the signature and the docstring."""
@@ -164,6 +170,9 @@ def test_nothing_is_pickled() -> None:
                 assert called not in ("torch.save", "torch.load", "np.load", "np.save"), (
                     f"{module}:{node.lineno} calls {called}"
                 )
+            if isinstance(node, ast.keyword) and node.arg in UNSAFE:
+                given = node.value.value if isinstance(node.value, ast.Constant) else None
+                assert given is UNSAFE[node.arg], f"{module}:{node.lineno} sets {node.arg}"
 
 
 @pytest.mark.parametrize("module", names())

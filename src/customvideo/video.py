@@ -12,6 +12,7 @@ import base64
 import io
 import math
 import struct
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -58,6 +59,7 @@ UNREADABLE = (
     MemoryError,
     SyntaxError,
     Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
     struct.error,
 )
 """What the codecs raise at damaged files; a broken PNG is a SyntaxError to Pillow."""
@@ -127,7 +129,9 @@ class Video:
         try:
             if source.suffix.lower() in _PICTURES:
                 return _read_picture(source)
-            return _read_film(source)
+            if source.suffix.lower() in _FILMS:
+                return _read_film(source)
+            raise ValueError("no suffix that is known")
         except UNREADABLE as error:
             raise UserError(
                 f"'{source}' cannot be read as a video; give an .mp4, .gif or picture file."
@@ -178,7 +182,7 @@ def plays_everywhere(path: Path | str) -> bool:
     That is H.264 as every browser plays it, without sound, title or comment.
     """
     try:
-        with av.open(str(path)) as container:
+        with open(path, "rb") as file, av.open(file, format="mp4") as container:
             (stream,) = container.streams
             context = stream.codec_context
             known = set(container.metadata) <= _MP4_TAGS and set(stream.metadata) <= _STREAM_TAGS
@@ -297,7 +301,11 @@ def _encode_png(video: Video) -> bytes:
 
 
 def _read_film(path: Path) -> Video:
-    with av.open(str(path)) as container:
+    # The demuxer is named, and the file already open: no playlist may lead anywhere else.
+    with (
+        path.open("rb") as file,
+        av.open(file, "r", format=_FILMS[path.suffix.lower()]) as container,
+    ):
         stream = container.streams.video[0] if container.streams.video else None
         if stream is None:
             raise ValueError("no pictures")
@@ -323,7 +331,12 @@ def _require_bounded(pixels: int) -> None:
 def _read_picture(path: Path) -> Video:
     frames: list[NDArray[np.uint8]] = []
     durations: list[int] = []
-    with Image.open(path) as picture:
+    # Pillow only warns of pictures that could exhaust the memory, and has decoders that start other
+    # programs.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        picture = Image.open(path, formats=_FORMATS)
+    with picture:
         for count, page in enumerate(ImageSequence.Iterator(picture), start=1):
             _require_bounded(count * page.width * page.height)
             durations.append(int(page.info.get("duration", 0)) or 125)
@@ -335,6 +348,12 @@ def _read_picture(path: Path) -> Video:
     return Video(total, 1000 * len(total) / sum(durations))
 
 
+_FILMS = {
+    **{".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm"},
+    **{".mkv": "matroska", ".avi": "avi"},
+}
+"""Suffix -> what reads it."""
+_FORMATS = ("GIF", "PNG", "JPEG", "WEBP")
 _PICTURES = frozenset({".gif", ".png", ".jpg", ".jpeg", ".webp"})
 _ENCODERS: dict[str, Callable[[Video], bytes]] = {
     ".mp4": _encode_mp4,

@@ -243,7 +243,7 @@ def _loaded(order: Order, folder: Path) -> Any:
     backbone = order.backbone
     if order.target == "merged-folder":
         return DiffusionPipeline.from_pretrained(
-            folder, torch_dtype=order.dtype, local_files_only=True
+            folder, torch_dtype=order.dtype, local_files_only=True, use_safetensors=True
         ).to(backbone.device)
     assert isinstance(backbone, HasStock), "it has been checked"
     pipeline = backbone.stock()

@@ -151,9 +151,14 @@ def _item(told: dict[str, Any]) -> Item:
 def _files(told: Iterable[Any]) -> tuple[str, ...]:
     """Names of files in the media folder, which lead nowhere else."""
     names = _texts(told)
-    if any(Path(name).name != name or "\0" in name or len(name) > _LONGEST for name in names):
+    if not all(_is_plain(name) for name in names):
         raise ValueError("no name of a file")
     return names
+
+
+def _is_plain(name: str) -> bool:
+    odd = name in ("", "..") or "\0" in name or len(name) > _LONGEST
+    return not odd and Path(name).name == name
 
 
 def _texts(told: Iterable[Any]) -> tuple[str, ...]:
