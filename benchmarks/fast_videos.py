@@ -38,7 +38,7 @@ from customvideo.toybox.customstudio import group_verb
 from customvideo.toybox.development import development_pairs
 from customvideo.training.trainer import Trainer
 
-SCORES = ("dino_i_crop", "clip_i_crop", "all_present", "clip_t", "temporal_consistency")
+SCORES = ("dino_i_crop", "clip_i_crop", "co_occurrence", "clip_t", "t_cons")
 
 
 def main() -> None:
@@ -138,7 +138,7 @@ def against(found: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
 
 def table(found: dict[str, Any], name: str) -> np.ndarray[Any, Any]:
     """(pair, seed), not a number where nothing could be scored."""
-    rows = [[one.get(name) for one in row] for row in found["scores"]]
+    rows = [[one[name] for one in row] for row in found["scores"]]
     return np.array([[math.nan if v is None else v for v in row] for row in rows], dtype=float)
 
 
