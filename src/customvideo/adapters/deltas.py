@@ -325,6 +325,9 @@ def read_delta(parts: Mapping[str, Tensor], alpha: float | None) -> Delta:
     delta: Delta
     if any(_PART in name for name in parts):
         return _read_routed(parts, alpha)
+    for name in {"weight", "up", "down", "widen"} & parts.keys():
+        if parts[name].ndim != 2:
+            raise ValueError(f"{name} is no matrix")
     if "weight" in parts:
         delta = FullDelta(*parts["weight"].shape)
     elif "added_weight" in parts:

@@ -130,7 +130,9 @@ def load_plan(file: Path, sets: Sequence[tuple[str, Any]] = ()) -> list[Run]:
 
 
 def _contents(folder: Path) -> list[list[Any]]:
-    """Names and sizes of the files in a folder of photos."""
+    """Names and sizes of the files in a folder of photos; none of one that is not there."""
+    if not is_dir(folder):
+        return []
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [[path.relative_to(folder).as_posix(), path.stat().st_size] for path in files]
 
