@@ -18,9 +18,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from PIL import Image
 
+import customvideo
 from customvideo.adapters.adapter import Adapter
+from customvideo.adapters.header import AdapterHeader, WordRecord, metadata
 from customvideo.benchmark.editions import load_edition
 from customvideo.benchmark.fetch import fetch
 from customvideo.config import load_recipe
@@ -164,6 +168,25 @@ def test_a_member_of_an_archive_that_is_no_photo_is_not_unpacked(
         locked[locked.index(mark) + place] |= 1
     with zipfile.ZipFile(io.BytesIO(locked)) as archive, pytest.raises(BenchmarkError):
         _member(archive, entry.model_copy(update={"path": "a/1.png"}))
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 1), (4,), (), (0, 4)])
+def test_weights_of_another_shape_are_no_adapter(shape: tuple[int, ...], tmp_path: Path) -> None:
+    header = AdapterHeader(
+        method="m",
+        family="f",
+        backbone="b",
+        fingerprint="0",
+        words=(WordRecord(name="tom", category="cat"),),
+    )
+    tensors = {"words": torch.ones(1, 4), "deltas.unet.to_k.weight": torch.ones(shape)}
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(safetensors.torch.save(tensors, metadata(header)))
+    if shape == (0, 4):
+        assert Adapter.load(path).words
+        return
+    with pytest.raises(AdapterError, match=r"a\.safetensors"):
+        Adapter.load(path)
 
 
 # Nesting and numbers without end
@@ -316,3 +339,55 @@ def test_a_message_about_a_text_without_end_has_an_end() -> None:
 def test_paths_that_are_none(read: Callable[[str], object], place: str) -> None:
     with pytest.raises(UserError):
         read(place)
+
+
+# Pages; `test_report`, `test_preparing`, `benchmark/test_page`, `userstudy/test_site` and
+# `studio/test_pages` look at whole ones.
+
+NASTY = "<script>alert(1)</script>\"><img src=x onerror='alert(1)'>"
+
+
+def test_the_studio_writes_whatever_it_is_told_as_text() -> None:
+    from customvideo.studio.look import render
+    from customvideo.workspace.records import AdapterEntry, Discarded, Job, Progress, VideoEntry
+
+    here = Path("video.mp4")
+    video = VideoEntry(
+        *("a-00000000", here, here, {NASTY: here}, NASTY, 0, NASTY, NASTY, NASTY, NASTY),
+        *({NASTY: NASTY}, NASTY, 1.0, (NASTY,)),
+    )
+    adapter = AdapterEntry(
+        *("a-00000000", NASTY, ((NASTY, NASTY),), NASTY, NASTY, NASTY, 5, here, here),
+        origin=NASTY,
+        scores={NASTY: 1.0},
+    )
+    job = Job("a-00000000", "train", NASTY, NASTY, {}, "running", NASTY, warnings=(NASTY,))
+    failed = Job("b-00000000", "generate", NASTY, NASTY, {}, "failed", NASTY)
+    moving = Progress(NASTY, 1, 2, note=NASTY)
+    jobs = [(job, moving), (failed, moving)]
+    thrown = Discarded("a-00000000", "video", NASTY, "", 5)
+    told: dict[str, dict[str, Any]] = {
+        "gallery": {"videos": [video], "drawing": jobs, "hint": NASTY, "broken": [NASTY]},
+        "adapters": {"adapters": [(adapter, video), (adapter, None)], "broken": [NASTY]},
+        "jobs": {"jobs": jobs, "results": {job.id: [Path(NASTY)]}, "watched": NASTY},
+        "trash": {"entries": [thrown], "use": {NASTY: 5}},
+        "undo": {"entry": thrown},
+        "estimate": {"problem": NASTY, "found": None},
+        "empty": {"title": NASTY, "lines": [NASTY]},
+    }
+    for name, values in told.items():
+        values |= {"address": str, "shown": lambda one: one.settings.items()}
+        page = render(name, **values)
+        assert "&lt;script&gt;" in page, name
+        assert "<script" not in page and "<img" not in page and "onerror='" not in page, name
+
+
+def test_no_template_takes_what_it_is_told_for_markup() -> None:
+    package = Path(customvideo.__file__).parent
+    told = [
+        line.strip()
+        for path in sorted(package.rglob("*.j2"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if ("safe" in line and "|" in line) or "autoescape" in line
+    ]
+    assert told == ["{{ css|safe }}"], "the package's own style sheet is the only markup"

@@ -238,7 +238,7 @@ class Adapter(nn.Module):
         header, tensors = read_file(Path(path))
         try:
             return _assemble(header, tensors)
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise AdapterError(
                 f"The weights in '{path}' do not match its header; copy the file again, or train "
                 "again."
@@ -262,7 +262,7 @@ def asked_of(words: Sequence[LearnedWord], removed: Collection[str], text: str) 
 
 
 def _assemble(header: AdapterHeader, tensors: dict[str, Tensor]) -> Adapter:
-    """The adapter in a file; KeyError or ValueError if the parts do not agree."""
+    """The adapter in a file; an error of Python's own kinds if the parts do not agree."""
     initial = tensors[_WORDS]
     if initial.ndim != 2 or len(initial) != sum(word.vectors for word in header.words):
         raise ValueError("not one row per vector of each word")

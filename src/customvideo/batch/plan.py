@@ -188,7 +188,7 @@ def _there(home: Path, place: str) -> str:
 
 
 def _each(folder: Path) -> dict[str, dict[str, Any]]:
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise FleetError(f"There is no folder '{folder}' of customizations; check 'each'.")
     return {run.name: {"subjects": _subjects(run)} for run in _folders(folder)}
 
