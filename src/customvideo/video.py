@@ -50,6 +50,7 @@ _MP4_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
 _STREAM_TAGS = {"language", "handler_name", "vendor_id", "encoder"}
 _MOST_PIXELS = 1_000_000_000
 """Of all frames together: twenty seconds of 1920x1080 at 24 a second."""
+_MOST_IN_FRAME = 36_000_000
 UNREADABLE = (
     av.FFmpegError,
     OSError,
@@ -338,6 +339,8 @@ def _read_picture(path: Path) -> Video:
         picture = Image.open(path, formats=_FORMATS)
     with picture:
         for count, page in enumerate(ImageSequence.Iterator(picture), start=1):
+            if page.width * page.height > _MOST_IN_FRAME:
+                raise ValueError("more than a frame has")
             _require_bounded(count * page.width * page.height)
             durations.append(int(page.info.get("duration", 0)) or 125)
             frames.append(np.asarray(page.convert("RGB")))

@@ -40,6 +40,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP")
 SHORTEST_SIDE = 32
 # Larger photos are shrunk: no backbone sees more, and ten phone photos would fill the memory.
 _LONGEST_SIDE = 1024
+_MOST_PIXELS = 64_000_000
+"""More than any phone's; a gigabyte of copies while it is read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +140,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
             with Image.open(path, formats=_FORMATS) as stored:
+                # Its header says so before anything is decoded.
+                if stored.width * stored.height > _MOST_PIXELS:
+                    raise Image.DecompressionBombError
                 stored.load()
                 yield stored
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
