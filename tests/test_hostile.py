@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import struct
 import sys
 import time
@@ -25,11 +26,13 @@ from PIL import Image
 import customvideo
 from customvideo.adapters.adapter import Adapter
 from customvideo.adapters.header import AdapterHeader, WordRecord, metadata
+from customvideo.backbones.base import load_backbone
 from customvideo.benchmark.editions import load_edition
 from customvideo.benchmark.fetch import fetch
 from customvideo.config import load_recipe
 from customvideo.errors import (
     AdapterError,
+    BackboneError,
     BenchmarkError,
     ConfigError,
     PromptError,
@@ -391,3 +394,14 @@ def test_no_template_takes_what_it_is_told_for_markup() -> None:
         if ("safe" in line and "|" in line) or "autoescape" in line
     ]
     assert told == ["{{ css|safe }}"], "the package's own style sheet is the only markup"
+
+
+def test_a_folder_of_pickled_weights_is_refused(tiny_zeroscope: Path, tmp_path: Path) -> None:
+    """What its unpickling would do is up to whoever made it."""
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_zeroscope, folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(safetensors.torch.load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(BackboneError, match="pickled weights"):
+        load_backbone(str(folder), "cpu")

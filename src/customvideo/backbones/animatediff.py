@@ -182,14 +182,14 @@ def _kind(adapter: Path | str) -> Kind:
     )
 
 
-def _read_denoiser(place: Path, dtype: torch.dtype, *, adapter: Path | str) -> Any:
+def _read_denoiser(place: Path, dtype: torch.dtype, *, adapter: Path | str, **options: Any) -> Any:
     """The denoiser at `place`; a picture model is given the motion modules of `adapter`, a folder
     or a hub id."""
     kind = read_json(place / "config.json").get("_class_name")
     if kind != "UNet2DConditionModel":
-        return UNetMotionModel.from_pretrained(place, torch_dtype=dtype, use_safetensors=True)
+        return UNetMotionModel.from_pretrained(place, torch_dtype=dtype, **options)
     motion = _read_adapter(adapter, dtype)
-    pictures = UNet2DConditionModel.from_pretrained(place, torch_dtype=dtype, use_safetensors=True)
+    pictures = UNet2DConditionModel.from_pretrained(place, torch_dtype=dtype, **options)
     # It says what it thinks of its own casting.
     with without_warnings("diffusers"):
         return UNetMotionModel.from_unet2d(pictures, motion)

@@ -50,6 +50,13 @@ _ENCODER = "text_encoder"
 _ORDER = ("down_blocks", "mid_block", "up_blocks")
 _ZEROSCOPE = "cerspense/zeroscope_v2_576w"
 _MODELSCOPE = "ali-vilab/text-to-video-ms-1.7b"
+_PICKLED = frozenset(
+    {
+        *(_ZEROSCOPE, "cerspense/zeroscope_v2_XL"),
+        *(_MODELSCOPE, "damo-vilab/text-to-video-ms-1.7b"),
+    }
+)
+"""Published before safetensors was usual."""
 _FRAMES_AT_ONCE = 8
 """Frames per autoencoder call: bounds memory, whatever the clip's length."""
 
@@ -351,7 +358,7 @@ def load_hub(name: str, device: str = "auto", dtype: str = "auto") -> UNet3D:
         BackboneError: it can neither be fetched nor found in the cache, or is another kind.
     """
     place = fetch(name)
-    parts = read_parts(place, device, dtype)
+    parts = read_parts(place, device, dtype, pickled=name in _PICKLED)
     return UNet3D(parts, Card.of_hub(name, place, usual_card(parts)))
 
 

@@ -40,8 +40,8 @@ _PIECES = {
 _CONFIGS = tuple(piece for piece in _PIECES if "/" in piece and not piece.startswith("tokenizer"))
 
 
-def _read_unet3d(place: Path, dtype: torch.dtype) -> Any:
-    return UNet3DConditionModel.from_pretrained(place, torch_dtype=dtype)
+def _read_unet3d(place: Path, dtype: torch.dtype, **options: Any) -> Any:
+    return UNet3DConditionModel.from_pretrained(place, torch_dtype=dtype, **options)
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Kind:
         pipeline: the stock pipeline that writes it, for messages.
         denoisers: the classes that its denoiser may be of.
         models: whose they are, for messages.
-        read: loads the denoiser from its place, in a type.
+        read: loads the denoiser from its place, in a type, with the options of `from_pretrained`.
     """
 
     pipeline: str = "TextToVideoSDPipeline"
     denoisers: tuple[str, ...] = ("UNet3DConditionModel",)
     models: str = "ZeroScope, ModelScope, toybox"
-    read: Callable[[Path, torch.dtype], Any] = _read_unet3d
+    read: Callable[..., Any] = _read_unet3d
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,17 @@ class Parts:
 
 
 def read_parts(
-    folder: Path, device: str = "auto", dtype: str = "auto", kind: Kind | None = None
+    folder: Path,
+    device: str = "auto",
+    dtype: str = "auto",
+    kind: Kind | None = None,
+    *,
+    pickled: bool = False,
 ) -> Parts:
     """Load all pieces; the text encoder stays float32, since words are learned through it.
+
+    Weights are safetensors. With `pickled` other files will do, too, of which torch makes tensors
+    and nothing else (`weights_only`): for the few models that were published before.
 
     Raises:
         BackboneError: a piece is missing, damaged or of another class, or the device is unknown.
@@ -84,12 +92,15 @@ def read_parts(
     where, weights = placed(device, dtype)
     kind = kind or Kind()
     _check_pieces(folder, kind)
+    safe = {} if pickled else {"use_safetensors": True}
+    if not pickled:
+        _refuse_pickles(folder)
     try:
         with without_bars():
-            unet = kind.read(folder / "unet", weights)
-            vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=weights)
+            unet = kind.read(folder / "unet", weights, **safe)
+            vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=weights, **safe)
             text_encoder = CLIPTextModel.from_pretrained(
-                folder / "text_encoder", dtype=torch.float32
+                folder / "text_encoder", dtype=torch.float32, **safe
             )
             tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
@@ -113,6 +124,17 @@ def usual_card(parts: Parts) -> Card:
     sample = parts.unet.config.sample_size or 32
     height, width = (sample, sample) if isinstance(sample, int) else sample
     return Card("", size=(height * factor, width * factor))
+
+
+def _refuse_pickles(folder: Path) -> None:
+    for part in ("unet", "vae", "text_encoder"):
+        kinds = {path.suffix for path in (folder / part).iterdir()}
+        if ".bin" in kinds and ".safetensors" not in kinds:
+            raise BackboneError(
+                f"'{folder / part}' holds pickled weights (.bin), which may hold a program, too: "
+                "save the model once with safe_serialization by diffusers' save_pretrained, or "
+                "name it by its hub id if it is one of those that customvideo knows."
+            )
 
 
 def _check_pieces(folder: Path, kind: Kind) -> None:

@@ -115,7 +115,7 @@ def kept_jobs(results: Path) -> list[KeptJob]:
     """
     jobs = []
     for path in sorted(results.glob(f"{_JOBS}/[!.]*/{_JOB}")):
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
             told = parse_json(path.read_text(encoding="utf-8"))
             job = KeptJob(
                 JobFolder(path.parent),

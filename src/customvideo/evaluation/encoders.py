@@ -224,6 +224,9 @@ def load_pretrained(source: str, class_name: str, **options: Any) -> Any:
     """
     if "Model" in class_name:
         options["dtype"] = torch.float32
+        if Path(source).is_dir():
+            # Somebody's folder: no other format, which might be a pickle.
+            options.setdefault("use_safetensors", True)
     try:
         with without_bars(), without_warnings("huggingface_hub"):
             cls = getattr(import_module("transformers"), class_name)

@@ -88,7 +88,8 @@ class Workspace:
     @property
     def models(self) -> tuple[str, ...]:
         """Folders of models that jobs may use besides known names and hub ids."""
-        return tuple(map(str, read_json(self.root / _FILE).get("models", ())))
+        told = read_json(self.root / _FILE).get("models", ())
+        return tuple(map(str, told)) if isinstance(told, list) else ()
 
     def allow_model(self, folder: Path | str) -> None:
         """Let jobs use the model in a folder of this machine: for its owner, never for a page.
