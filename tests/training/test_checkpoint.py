@@ -239,7 +239,7 @@ def test_differences_between_runs_are_named() -> None:
         check_same_run(one, one | {"training": {"seed": 1, "canvas": [64, 96]}})
     with pytest.raises(ConfigError, match="the photos, masks or captions of 'tom' are others"):
         check_same_run(one, one | {"photos": {"tom": "abd"}})
-    with pytest.raises(ConfigError, match="without --resume"):
+    with pytest.raises(ConfigError, match="start a new run"):
         check_same_run(one, {})
     many = {"training": {str(index): index for index in range(9)}}
     with pytest.raises(ConfigError, match="6 more"):

@@ -115,6 +115,8 @@ def test_an_asked_stop_is_heard_and_what_was_learned_is_kept(
 def test_merging_exporting_and_scoring(learned: tuple[Studio, AdapterEntry]) -> None:
     studio, adapter = learned
     other = studio.submit_here("train", **studio.training(subjects=["tom"], name="alone"))
+    with pytest.raises(AdapterError, match="Several of these know <tom>"):
+        studio.submit("merge", adapters=[adapter.id, other.adapter])
     merged = studio.submit_here(
         "merge", adapters=[adapter.id, other.adapter], rename=["tom=tim"], how="sum", name="both"
     )

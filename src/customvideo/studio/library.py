@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ class _Tools:
             with gr.Row():
                 self.name = gr.Textbox(label="Name of the new one", max_length=80)
                 self.how = gr.Dropdown(_WAYS, value="", label="How")
+            self.rename = gr.Textbox(
+                label="Other names for words that several know",
+                placeholder="tom=tom2, rex=rex2",
+                max_length=400,
+            )
             self.merge = gr.Button("Merge", variant="primary")
         with gr.Accordion("Write one for another program", open=False):
             with gr.Row():
@@ -94,8 +100,13 @@ def _wire_list(desk: Desk, adapters: Any, tools: _Tools, refresh: Refresh, outpu
 
 def _wire_tools(desk: Desk, adapters: Any, tools: _Tools, refresh: Refresh, outputs: Any) -> None:
     @told
-    def merge(project: str, which: list[str], name: str, how: str) -> list[Any]:
-        settings = {"adapters": which, "name": (name or "").strip(), "how": how or None}
+    def merge(project: str, which: list[str], name: str, how: str, rename: str) -> list[Any]:
+        settings = {
+            "adapters": which,
+            "name": (name or "").strip(),
+            "how": how or None,
+            "rename": [text for text in re.split(r"[,\s]+", rename or "") if text],
+        }
         desk.workspace.queue.submit("merge", project, settings)
         return [*refresh(project)]
 
@@ -124,7 +135,8 @@ def _wire_tools(desk: Desk, adapters: Any, tools: _Tools, refresh: Refresh, outp
     def tick(project: str | None) -> list[Any]:
         return [_jobs(desk, project), _adapters(desk)]
 
-    tools.merge.click(merge, [desk.project, tools.several, tools.name, tools.how], outputs)
+    given = [desk.project, tools.several, tools.name, tools.how, tools.rename]
+    tools.merge.click(merge, given, outputs)
     tools.export.click(export, [desk.project, tools.one, tools.target], [tools.jobs])
     tools.file.upload(bring, [desk.project, tools.file], [*outputs, tools.file])
     tools.jobs.click(on_job, desk.project, [tools.jobs, desk.undo])

@@ -258,7 +258,7 @@ def check_same_run(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         named.append(f"{len(differing) - len(named)} more")
     raise ConfigError(
         f"Cannot resume, because the run was started differently: {'; '.join(named)}. "
-        "Give what it was started with, or start anew without --resume."
+        "Give what it was started with, or start a new run instead of resuming."
     )
 
 

@@ -212,7 +212,7 @@ class Trainer:
         if search.newest is None:
             if search.broken:
                 raise ConfigError(
-                    f"No checkpoint in '{self.checkpoints}' is whole; start anew without --resume."
+                    f"No checkpoint in '{self.checkpoints}' is whole; start a new run instead."
                 )
             _LOG.warning("Nothing to resume in '%s': starting at step 1.", self.checkpoints)
             return None
@@ -221,7 +221,7 @@ class Trainer:
         if search.newest.step > self.config.steps:
             raise ConfigError(
                 f"The run is already at step {search.newest.step}, beyond steps={self.config.steps}"
-                "; raise steps or start anew without --resume."
+                "; raise steps, or start a new run instead of resuming."
             )
         self.say(f"resuming after step {search.newest.step}")
         return search.newest

@@ -226,6 +226,14 @@ def _merge(workspace: Workspace, _: str, request: MergeRequest) -> dict[str, Any
     entries = [workspace.library.adapter(id) for id in request.adapters]
     if len({entry.id for entry in entries}) != len(entries):
         raise AdapterError("The same adapter was chosen twice; choose different ones.")
+    words = [name for entry in entries for name, _ in entry.words]
+    renamed = {text.partition("=")[0].strip(" <>") for text in request.rename}
+    for name in words:
+        if words.count(name) > 1 and name not in renamed:
+            raise AdapterError(
+                f"Several of these know <{name}>; give the later one's another name, as in "
+                f"{name}={name}2."
+            )
     named = request.name or " + ".join(entry.name for entry in entries)
     title = f"Merge {' and '.join(entry.name for entry in entries)}"
     return {"title": title, "adapter": new_id(named), "name": named[:80]}

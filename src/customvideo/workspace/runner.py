@@ -128,7 +128,7 @@ def _settle(folder: JobFolder, code: int | None, ended_here: bool) -> None:
         # It was asked by the system, not by us, and has saved what it had.
         folder.change(state="queued", message="It was interrupted and goes on.")
     elif wish == "stop" and not _has_saved(folder):
-        _close(folder, "stopped", "Stopped before anything was learned.")
+        _close(folder, "stopped", "Stopped before anything was finished.")
     elif wish == "pause" and ended_here:
         _close(folder, "paused", "")
     elif wish == "stop" and ended_here:

@@ -15,9 +15,18 @@
   };
   const button = (text, attributes = {}) => make("button", { type: "button", text, ...attributes });
 
-  /* A panel: buttons carry data-do and whatever else the server needs; data-show swaps a video. */
+  /* A panel: buttons carry data-do and whatever else the server needs; data-show swaps a video.
+     What somebody has opened stays open when the server sends the panel anew. */
   studio.panel = ({ element, trigger }) => {
+    const opened = new Set();
+    new MutationObserver(() => {
+      for (const summary of element.querySelectorAll("details:not([open]) > summary")) {
+        if (opened.has(summary.textContent)) summary.parentElement.open = true;
+      }
+    }).observe(element, { childList: true, subtree: true, attributeFilter: ["open"] });
     element.addEventListener("click", (event) => {
+      const summary = event.target.closest("summary");
+      if (summary) opened[summary.parentElement.open ? "delete" : "add"](summary.textContent);
       const shown = event.target.closest("[data-show]");
       if (shown) return swap(shown);
       const pressed = event.target.closest("[data-do]");
