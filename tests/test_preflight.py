@@ -346,17 +346,19 @@ def test_a_card_gets_the_fewest_changes_that_fit(wan: Sizing) -> None:
     assert "30x52" in text
 
 
-def test_eight_bits_are_counted_and_tried_where_they_are_installed(
-    wan: Sizing, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("installed", [True, False])
+def test_eight_bits_are_counted_and_tried(
+    wan: Sizing, monkeypatch: pytest.MonkeyPatch, installed: bool
 ) -> None:
-    monkeypatch.setattr("customvideo.runs.fitting.find_spec", lambda name: name)
+    monkeypatch.setattr("customvideo.runs.fitting.find_spec", lambda _: installed or None)
     sizing = Sizing(wan.case, wan._costs, _encoding=wan._encoding)
     plain, *_ = choices = list(sizing.choices())
     keys = [key for one in choices for key in one.changes]
-    assert {"optimizer", "base"} <= set(keys)
-    small = next(one for one in choices if "optimizer" in one.changes)
-    assert small.need.trained == plain.need.trained // 2
+    assert ("optimizer" in keys) == installed
+    for small in [one for one in choices if "optimizer" in one.changes][:1]:
+        assert small.need.trained == plain.need.trained // 2
     less = next(one for one in choices if "base" in one.changes)
+    assert less.changes["base"] == ("int8" if installed else "fp8")
     assert 0.5 < less.need.weights["text_encoder"] / plain.need.weights["text_encoder"] < 0.65
     assert 0.5 < less.need.weights["transformer"] / plain.need.weights["transformer"] < 0.65
     assert less.need.weights["vae"] == plain.need.weights["vae"]
@@ -368,12 +370,12 @@ def test_a_card_that_nothing_fits_is_refused_with_the_one_that_does(
     monkeypatch.setattr("customvideo.runs.fitting.assemble", lambda *_: wan.case)
     monkeypatch.setattr("customvideo.runs.fitting.Sizing", lambda _: wan)
     with monkeypatch.context() as patch:
-        sizes = {8: 3 << 30, 12: 4 << 30}
+        sizes = {8: 1 << 30, 12: 2 << 30}
         patch.setattr(
             "customvideo.runs.fitting.card_bytes",
             lambda fit, device: sizes.get(fit) or card_bytes(fit, device),
         )
-        with pytest.raises(ConfigError, match=r"does not fit 3.0 GB: .* for weights") as caught:
+        with pytest.raises(ConfigError, match=r"does not fit 1.0 GB: .* for weights") as caught:
             fitted(recipe_on("wan-1.3b", photos, fit=8), "cpu")
     assert "the smallest that does is fit=16" in str(caught.value)
     said: list[str] = []

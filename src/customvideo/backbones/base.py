@@ -260,7 +260,7 @@ def load_backbone(name: str | Path, device: str = "auto", dtype: str = "auto") -
     """Load a model by a name of the table, from a diffusers folder, or by its hub id.
 
     `device` is "auto" (CUDA if there is one) or a torch device; `dtype` is "auto" (float32 on
-    CPU), "fp32", "bf16" or "fp16", or "int8" for "auto" with the frozen weights in 8 bits.
+    CPU), "fp32", "bf16" or "fp16", or "int8" or "fp8" for "auto" with frozen weights in 8 bits.
 
     Raises:
         BackboneError: the name is unknown, or the model is incomplete or cannot be fetched.

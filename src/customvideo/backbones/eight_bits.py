@@ -1,8 +1,9 @@
 """Frozen weights kept in 8 bits: half the memory of bfloat16, for a little noise in every layer.
 
 The numbers are LLM.int8's (Dettmers et al., arXiv 2208.07339), as the package bitsandbytes does
-them, for the linear layers of a network's repeated blocks; whatever stands alone, and all that is
-trained, keeps its type. The fingerprint is taken before, so adapters fit the whole model as well.
+them, or 8-bit floats (`customvideo.backbones.float8`), which need no package; for the linear layers
+of a network's repeated blocks. Whatever stands alone, and all that is trained, keeps its type. The
+fingerprint is taken before, so adapters fit the whole model as well.
 """
 
 from __future__ import annotations
@@ -14,36 +15,44 @@ from typing import Any
 import torch
 from torch import nn
 
+from customvideo.backbones.float8 import Float8Linear
 from customvideo.errors import BackboneError
 
 __all__ = ["EIGHT_BITS", "eight_bits", "require_eight_bits", "saved_bytes"]
 
-EIGHT_BITS = "int8"
+_INTEGERS, _FLOATS = "int8", "fp8"
+EIGHT_BITS = (_INTEGERS, _FLOATS)
 """What `load_backbone` is told as the type."""
 _OUTLIER = 6.0
 """Inputs beyond this are multiplied in 16 bits (the paper's threshold)."""
 
 
-def require_eight_bits() -> None:
-    """Refuse where bitsandbytes lacks.
+def require_eight_bits(kind: str) -> None:
+    """Refuse where bitsandbytes lacks and `kind` is made by it.
 
     Raises:
         BackboneError: says what to install.
     """
-    if find_spec("bitsandbytes") is None:
+    if kind == _INTEGERS and find_spec("bitsandbytes") is None:
         raise BackboneError(
             "Weights in 8 bits need the package bitsandbytes, which is not installed: pip install "
-            "'customvideo[eightbit]', or set base=full."
+            "'customvideo[eightbit]', or set base=fp8 or base=full."
         )
 
 
-def eight_bits(networks: Iterable[nn.Module]) -> None:
-    """Let the linear layers of these networks keep 8 bits; it happens when they are next moved.
+def eight_bits(networks: Iterable[nn.Module], kind: str) -> None:
+    """Let the linear layers of these networks keep 8 bits of `kind`, a row of `EIGHT_BITS`;
+    integers are made when the networks are next moved.
 
     Raises:
         BackboneError: bitsandbytes is not installed.
     """
-    require_eight_bits()
+    require_eight_bits(kind)
+    if kind == _FLOATS:
+        for network in networks:
+            for parent, name, layer in list(_layers(network)):
+                setattr(parent, name, Float8Linear.of(layer).requires_grad_(False))
+        return
     from bitsandbytes.nn import Int8Params, Linear8bitLt
 
     for network in networks:

@@ -237,11 +237,11 @@ def placed(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
         ) from error
     if where.type == "cuda" and not torch.cuda.is_available():
         raise BackboneError(f"Device '{device}' is not available here: choose cpu or auto.")
-    if dtype in ("auto", EIGHT_BITS):
+    if dtype in ("auto", *EIGHT_BITS):
         half = "bf16" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "fp16"
         dtype = half if where.type == "cuda" else "fp32"
     if dtype not in _DTYPES:
-        known = ", ".join(["auto", *_DTYPES, EIGHT_BITS])
+        known = ", ".join(["auto", *_DTYPES, *EIGHT_BITS])
         raise BackboneError(f"Unknown dtype '{dtype}': choose one of {known}.")
     return where, _DTYPES[dtype]
 

@@ -326,8 +326,8 @@ def load_pipeline(
         BackboneError: it is of another class, incomplete, damaged, or cannot be fetched.
     """
     where, weights = placed(device, dtype)
-    if dtype == EIGHT_BITS:
-        require_eight_bits()
+    if dtype in EIGHT_BITS:
+        require_eight_bits(dtype)
     local = Path(os.path.expanduser(name))
     folder = local if local.is_dir() else fetch(str(name))
     parts = _check(folder, cls.__name__, parts)
@@ -357,8 +357,8 @@ def load_pipeline(
         fingerprint(folder, networks, configs),
         read_json(folder / "scheduler" / "scheduler_config.json"),
     )
-    if dtype == EIGHT_BITS:
-        eight_bits(network for name, network in networks.items() if name != "vae")
+    if dtype in EIGHT_BITS:
+        eight_bits((network for name, network in networks.items() if name != "vae"), dtype)
     return found, where
 
 

@@ -106,8 +106,8 @@ def read_parts(
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise loading_failed(folder, error) from error
     whole = fingerprint(folder, {"unet": unet, "text_encoder": text_encoder}, _CONFIGS)
-    if dtype == EIGHT_BITS:
-        eight_bits([unet])
+    if dtype in EIGHT_BITS:
+        eight_bits([unet], dtype)
     return Parts(
         tokenizer=tokenizer,
         text_encoder=text_encoder.to(where),

@@ -326,7 +326,7 @@ def need(case: Case, cost: Cost, encoding: int, share: float = 1.0) -> Need:
     trained = case.trained * each
     weights = {
         name: size
-        for name, size in case.blank.bytes(eight_bits=case.recipe.base == "int8").items()
+        for name, size in case.blank.bytes(eight_bits=case.recipe.base != "full").items()
         if not (case.host and name.startswith("text_encoder"))
     }
     overhead = _OVERHEAD if case.gpu else 0

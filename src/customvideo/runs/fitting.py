@@ -194,13 +194,14 @@ def _levers(case: Case) -> Iterator[Changes]:
 
 
 def _eight_bits(case: Case) -> Iterator[Changes]:
-    """What bitsandbytes makes smaller, where it is installed."""
-    if not case.gpu or find_spec("bitsandbytes") is None:
+    """The optimizer's moments and the frozen base in 8 bits, the former where bitsandbytes is."""
+    if not case.gpu:
         return
-    wanted: Changes = {"optimizer": "adamw8bit", "base": "int8"}
-    for key, value in wanted.items():
-        if getattr(case.recipe, key) != value:
-            yield {key: value}
+    there = find_spec("bitsandbytes") is not None
+    if there and case.recipe.optimizer == "adamw":
+        yield {"optimizer": "adamw8bit"}
+    if case.recipe.base == "full":
+        yield {"base": "int8" if there else "fp8"}
 
 
 def _host(case: Case) -> Changes:

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from customvideo.attention.site import FEWEST_CELLS
-from customvideo.backbones.eight_bits import EIGHT_BITS
 from customvideo.settings import FROM_LIST, LARGEST_SEED, Settings
 
 __all__ = ["FREE_ON_RESUME", "OF_CLIPS", "Precision", "TrainerConfig"]
@@ -44,9 +43,12 @@ class TrainerConfig(Settings):
     """Mixed precision of the forward; "auto" is bf16 on a GPU that has it and fp32 on a CPU."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, for less memory."""
-    base: Literal["full", "int8"] = "full"
-    """Frozen weights as they are, or their linear layers in 8 bits (bitsandbytes): half of
-    bfloat16's memory, and predictions a little off."""
+    compile: bool = False
+    """Compile the parts of the frozen network that nothing is attached to (torch.compile): the
+    first steps take minutes, the others a little less."""
+    base: Literal["full", "int8", "fp8"] = "full"
+    """Frozen weights as they are, or their linear layers in 8 bits, as integers (bitsandbytes) or
+    as floats (no package, slower): half of bfloat16's memory, and predictions a little off."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """AdamW, or bitsandbytes' with moments in 8 bits, for what trains and is large."""
     text_encoder: Literal["device", "host"] = "device"
@@ -89,7 +91,7 @@ class TrainerConfig(Settings):
     @property
     def base_type(self) -> str:
         """What `load_backbone` is told as the type for `base`."""
-        return EIGHT_BITS if self.base == "int8" else "auto"
+        return "auto" if self.base == "full" else self.base
 
 
 FREE_ON_RESUME = frozenset(
