@@ -15,7 +15,7 @@ attention: ours over ours without attention control; the exit code is 1 if its s
 stock: ours, attention control included, over diffusers' way: pictures and prior pictures encoded in
 every step, the keys' and values' own weights trained by AdamW, no attention control.
 pooled: scenes encoded once over scenes encoded for every row.
-checkpointing: recomputed activations over kept ones. compile: a compiled network over a plain one.
+checkpointing: recomputed activations over kept ones. compile: compiled blocks over plain ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ import torch
 from models import (
     add_model_options,
     compared,
-    compiled,
     load_model,
     model_folder,
     print_line,
@@ -44,6 +43,7 @@ from customvideo.config import Recipe, default_recipe
 from customvideo.methods.base import PriorPlan, load_method
 from customvideo.subjects.subject import Subject
 from customvideo.training.batch import Batches, ScenePool, WordFinder, Workshop
+from customvideo.training.compiling import compiled
 from customvideo.training.config import TrainerConfig
 from customvideo.training.prior import PriorPool
 from customvideo.training.session import Session, Task, build_accelerator
@@ -198,7 +198,8 @@ def sides(name: str, bench: Bench, folder: str, make: Callable[..., Any]) -> dic
     if name == "checkpointing":
         kept = bench.ours(gradient_checkpointing=False)
         return {"recomputed": bench.ours(gradient_checkpointing=True), "kept": kept}
-    around = lambda: compiled(bench.backbone)  # noqa: E731
+    texts = bench.backbone.layers("text_kv")
+    around = lambda: compiled(bench.backbone, texts, True)  # noqa: E731
     return {"compiled": bench.ours(around=around), "plain": bench.ours()}
 
 
