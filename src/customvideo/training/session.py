@@ -9,7 +9,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
@@ -32,6 +32,7 @@ from customvideo.methods.base import Batch, Columned, Method, Stage
 from customvideo.methods.denoising import gauged, mask_means
 from customvideo.training.batch import Batches, Pass
 from customvideo.training.checkpoint import OPTIMIZER, RNG, Checkpoint, save_checkpoint
+from customvideo.training.compiling import compiled
 from customvideo.training.config import TrainerConfig
 from customvideo.training.learner import Learner
 from customvideo.training.optimizer import build_optimizer, read_state, set_rates, write_state
@@ -172,6 +173,11 @@ class Session:
             values = {"loss": report.loss, "grad_norm": report.grad_norm, **report.parts}
             values |= {f"masks/{name}": value for name, value in report.measured.items()}
             self._accelerator.log(values, step=report.step)
+
+    def compiled(self) -> AbstractContextManager[None]:
+        """Inside, what nothing is attached to is compiled, if the settings say so."""
+        task = self.task
+        return compiled(task.backbone, task.adapter.deltas, self._config.compile)
 
     def close(self) -> None:
         """Leave nothing of the adapter frozen."""

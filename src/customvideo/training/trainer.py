@@ -40,7 +40,6 @@ from customvideo.training.checkpoint import (
     recover,
 )
 from customvideo.training.clips import clip_pool
-from customvideo.training.compiling import compiled
 from customvideo.training.config import FREE_ON_RESUME, OF_CLIPS, TrainerConfig
 from customvideo.training.interrupt import Interrupted, StopRequest, catch_signals
 from customvideo.training.prior import PriorPool, build_prior
@@ -275,9 +274,8 @@ class _Run:
     def to_the_end(self) -> None:
         """Do the remaining steps."""
         task = self._session.task
-        parts = compiled(task.backbone, task.adapter.deltas, self._config.compile)
         try:
-            with parts, catch_signals() as self._stop, self._view:
+            with self._session.compiled(), catch_signals() as self._stop, self._view:
                 if self._owns_folder and self._preview_due():
                     # The run may have been killed between the checkpoint and its preview.
                     self._show_preview()
