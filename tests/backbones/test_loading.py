@@ -163,7 +163,7 @@ def test_another_kind_of_model_is_refused(folder: Path) -> None:
     ("settings", "words"),
     [
         ({"device": "tpu9"}, "Unknown device 'tpu9'"),
-        ({"dtype": "fp8"}, "Unknown dtype 'fp8'"),
+        ({"dtype": "fp4"}, "Unknown dtype 'fp4'"),
     ],
 )
 def test_unknown_devices_and_types_are_refused(

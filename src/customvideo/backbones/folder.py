@@ -32,7 +32,10 @@ from customvideo.quiet import without_bars, without_warnings
 from customvideo.tables import import_target
 
 __all__ = [
+    "WORDLESS",
     "Card",
+    "check_part",
+    "check_vocabulary",
     "digest_weights",
     "fetch",
     "fingerprint",
@@ -48,6 +51,16 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CONFIGS = {
+    "scheduler": "scheduler_config.json",
+    "tokenizer": "tokenizer_config.json",
+    "feature": "preprocessor_config.json",
+    "image": "preprocessor_config.json",
+}
+"""First word of a part's name -> its config, where that is not `config.json`."""
+_VOCABULARIES = ("tokenizer.json", "vocab.json")
+WORDLESS = "wordless"
+"""Key of a tokenizer's config, in folders that are counted and timed and never read a text."""
 _SAMPLES = 256
 """Values looked at per weight tensor for the fingerprint."""
 
@@ -244,6 +257,41 @@ def placed(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
         known = ", ".join(["auto", *_DTYPES, *EIGHT_BITS])
         raise BackboneError(f"Unknown dtype '{dtype}': choose one of {known}.")
     return where, _DTYPES[dtype]
+
+
+def check_part(folder: Path, part: str, wanted: str) -> None:
+    """Refuse half a part. Of a config that lacks, libraries make up the usual one, which may be of
+    billions of numbers; `wanted` is the way out.
+
+    Raises:
+        BackboneError: it or its config is not there, or a tokenizer has no vocabulary.
+    """
+    if not (folder / part).is_dir():
+        raise BackboneError(f"Backbone folder '{folder}' lacks the part '{part}': {wanted}")
+    kind = part.partition("_")[0]
+    config = f"{part}/{_CONFIGS.get(kind, 'config.json')}"
+    if not has(folder, config):
+        raise BackboneError(f"Backbone folder '{folder}' lacks '{config}': {wanted}")
+    if kind == "tokenizer":
+        check_vocabulary(folder, part, wanted)
+
+
+def check_vocabulary(folder: Path, part: str, wanted: str) -> None:
+    """Refuse a tokenizer without words, of which libraries make an empty one; unless its config
+    says that it shall have none (`WORDLESS`).
+
+    Raises:
+        BackboneError: none of the files that hold one is there.
+    """
+    names = {path.name for path in (folder / part).iterdir()}
+    if not names.isdisjoint(_VOCABULARIES) or any(name.endswith(".model") for name in names):
+        return
+    told = read_json(folder / part / "tokenizer_config.json")
+    if not (isinstance(told, dict) and told.get(WORDLESS)):
+        raise BackboneError(
+            f"Backbone folder '{folder}' lacks the tokenizer's words ({part}/tokenizer.json): "
+            f"{wanted}"
+        )
 
 
 def loading_failed(folder: Path, error: Exception) -> BackboneError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from customvideo.backbones.base import backbone_rows
-from customvideo.backbones.folder import Card
+from customvideo.backbones.folder import WORDLESS, Card
 
 __all__ = ["PUBLISHED", "Part", "Published", "cached", "missing_bytes", "published"]
 
@@ -78,7 +78,10 @@ class Published:
             _write(folder / name / "config.json", stated)
         for name, length in self.tokens.items():
             index[name] = ["transformers", "PreTrainedTokenizerFast"]
-            _write(folder / name / "tokenizer_config.json", {"model_max_length": length})
+            _write(
+                folder / name / "tokenizer_config.json",
+                {"model_max_length": length, WORDLESS: True},
+            )
         _write(folder / "model_index.json", index)
         card = self.card
         stated = {"name": card.name, "licence": card.licence, "fps": card.fps}

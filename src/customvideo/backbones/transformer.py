@@ -25,6 +25,7 @@ from customvideo.backbones.base import LayerGroup, TextStates, TextTable
 from customvideo.backbones.eight_bits import EIGHT_BITS, eight_bits, require_eight_bits
 from customvideo.backbones.folder import (
     Card,
+    check_part,
     fetch,
     fingerprint,
     has,
@@ -377,8 +378,7 @@ def _check(folder: Path, kind: str, parts: Sequence[str]) -> list[str]:
     listed = [name for name, entry in index.items() if isinstance(entry, list) and entry[0]]
     every = list(dict.fromkeys([*parts, "scheduler", *listed]))
     for part in every:
-        if not (folder / part).is_dir():
-            raise BackboneError(f"Backbone folder '{folder}' lacks the part '{part}': {wanted}")
+        check_part(folder, part, wanted)
     return every
 
 

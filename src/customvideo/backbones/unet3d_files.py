@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from customvideo.backbones.eight_bits import EIGHT_BITS, eight_bits
 from customvideo.backbones.folder import (
     Card,
+    check_vocabulary,
     fingerprint,
     has,
     loading_failed,
@@ -138,12 +139,11 @@ def _refuse_pickles(folder: Path) -> None:
 
 
 def _check_pieces(folder: Path, kind: Kind) -> None:
+    wanted = f"give a complete diffusers folder, as {kind.pipeline}.save_pretrained writes it."
     for piece, meaning in _PIECES.items():
         if not has(folder, piece):
-            raise BackboneError(
-                f"Backbone folder '{folder}' lacks {meaning} ({piece}): give a complete diffusers "
-                f"folder, as {kind.pipeline}.save_pretrained writes it."
-            )
+            raise BackboneError(f"Backbone folder '{folder}' lacks {meaning} ({piece}): {wanted}")
+    check_vocabulary(folder, "tokenizer", wanted)
     found = read_json(folder / "unet" / "config.json").get("_class_name", kind.denoisers[0])
     if found not in kind.denoisers:
         raise BackboneError(

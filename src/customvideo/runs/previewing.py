@@ -25,7 +25,17 @@ def previewer(recipe: Recipe, backbone: Backbone, out: Path) -> Callable[[int, A
     """What draws the subjects after a step, as `<step>.mp4` and, where the method lets attention
     be recorded, `<step>-attention.png`, among the previews of the run in `out`.
 
-    What is there already, from before a stop, is not drawn again."""
+    What is there already, from before a stop, is not drawn again.
+
+    Raises:
+        BackboneError: the model cannot make videos of the size or length that the recipe says.
+    """
+    wanted = recipe.sampling
+    height, width = backbone.size
+    # Now, and not after hours of training.
+    backbone.latent_shape(
+        wanted.frames or backbone.frames, wanted.height or height, wanted.width or width
+    )
 
     def preview(step: int, adapter: Adapter) -> None:
         file = out / PREVIEWS / f"{step:06d}.mp4"
