@@ -29,7 +29,7 @@ SIDES = {
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("models", "train_step", "generate"):
+    for name in ("models", "train_step", "generate", "whole_run"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
     def load(name: str) -> ModuleType:
@@ -146,3 +146,27 @@ def test_a_model_of_the_published_size_is_drawn_not_read(
     )
     check(found[0])
     assert (found[0]["model"], found[0]["dtype"]) == ("wan, true, random", "bfloat16")
+
+
+def test_a_whole_customization_is_timed_by_its_phases(
+    script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = script("whole_run")
+    quick = {
+        "canvas": "[64, 96]",
+        "pool": "2",
+        "held_out": "1",
+        "method_options.prior_samples": "1",
+    }
+    quick |= {"method_options.prior_sampling_steps": "1", "sampling.num_steps": "1"}
+    quick |= {"sampling.frames": "5", "sampling.height": "64", "sampling.width": "96"}
+    flags = ["--size", "tiny", "--backbone", "wan", "--steps", "3", "--set", "base=fp8"]
+    flags += [part for key, value in quick.items() for part in ("--set", f"{key}={value}")]
+    monkeypatch.setattr(sys, "argv", [str(module.__file__), "--threads", "1", *flags])
+    module.main()
+    (found,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert found["steps"] == 3 and found["video"] == [1, 5] and found["peak_bytes"] > 0
+    phases = [found[f"{name}_seconds"] for name in ("before", "steps", "video")]
+    assert min(phases) > 0
+    assert found["whole_seconds"] == pytest.approx(phases[0] + phases[1], abs=0.01)
+    assert found["steps_seconds"] >= found["first_step_seconds"] + found["step_seconds"]
