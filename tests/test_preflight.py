@@ -28,7 +28,7 @@ from customvideo.config import (
 )
 from customvideo.errors import BackboneError, ConfigError
 from customvideo.methods.base import load_method
-from customvideo.runs import TrainPlan, learning, making, preflight
+from customvideo.runs import TrainPlan, fitting, learning, making, preflight
 from customvideo.runs.estimate import Cost, assemble, cost_of_step, encoding_bytes
 from customvideo.runs.fitting import CARDS, Sizing, card_bytes, fitted, knobs
 from customvideo.runs.ledger import Ledger
@@ -362,6 +362,15 @@ def test_eight_bits_are_counted_and_tried(
     assert 0.5 < less.need.weights["text_encoder"] / plain.need.weights["text_encoder"] < 0.65
     assert 0.5 < less.need.weights["transformer"] / plain.need.weights["transformer"] < 0.65
     assert less.need.weights["vae"] == plain.need.weights["vae"]
+
+
+@pytest.mark.parametrize(("method", "tried"), [("customvideo", True), ("dreambooth", False)])
+def test_a_base_whose_own_weights_train_stays_whole(
+    photos: dict[str, SubjectEntry], tiny_zeroscope: Path, method: str, tried: bool
+) -> None:
+    recipe = recipe_on(str(tiny_zeroscope), photos, method=method, canvas=[64, 96])
+    case = assemble(recipe, "cuda")
+    assert any("base" in lever for lever in fitting._levers(case)) == tried
 
 
 def test_a_card_that_nothing_fits_is_refused_with_the_one_that_does(

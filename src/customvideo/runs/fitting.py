@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import torch
 
+from customvideo.adapters.deltas import WeightDelta
 from customvideo.config import Recipe, apply_keys
 from customvideo.errors import BackboneError, ConfigError, UserError
 from customvideo.runs.estimate import (
@@ -200,7 +201,9 @@ def _eight_bits(case: Case) -> Iterator[Changes]:
     there = find_spec("bitsandbytes") is not None
     if there and case.recipe.optimizer == "adamw":
         yield {"optimizer": "adamw8bit"}
-    if case.recipe.base == "full":
+    deltas = case.adapter.deltas.values() if case.adapter else ()
+    # To weights in 8 bits nothing can be added.
+    if case.recipe.base == "full" and not any(isinstance(one, WeightDelta) for one in deltas):
         yield {"base": "int8" if there else "fp8"}
 
 
