@@ -371,6 +371,10 @@ def test_a_base_whose_own_weights_train_stays_whole(
     recipe = recipe_on(str(tiny_zeroscope), photos, method=method, canvas=[64, 96])
     case = assemble(recipe, "cuda")
     assert any("base" in lever for lever in fitting._levers(case)) == tried
+    assert case.adapter is not None
+    # Deltas without numbers can be put on, too, to be counted.
+    with case.blank.mode, case.adapter.attach(case.backbone):
+        pass
 
 
 def test_a_card_that_nothing_fits_is_refused_with_the_one_that_does(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
 from customvideo.adapters.gates import Gate
@@ -226,7 +227,7 @@ class WeightDelta(Delta):
             _lay_out(delta, own[name])
         plain = layer.forward
         # The sum with zeros is the same weight at another address, which rounds otherwise.
-        zeros = {name: delta._version for name, delta in pairs.items() if not delta.any()}
+        zeros = {name: delta._version for name, delta in pairs.items() if _known_zero(delta)}
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             learning = torch.is_grad_enabled()
@@ -255,6 +256,10 @@ class WeightDelta(Delta):
     def merged(self) -> Tensor:
         """What to add to the layer's weight for the same effect, besides `added_bias`."""
         return self.added_weight
+
+
+def _known_zero(delta: Tensor) -> bool:
+    return not isinstance(delta, FakeTensor) and not bool(delta.any())
 
 
 class BottleneckDelta(Delta):
