@@ -71,6 +71,7 @@ def build(desk: Desk) -> Page:
 
     _wire_list(desk, adapters, tools, refresh, outputs)
     _wire_tools(desk, adapters, tools, refresh, outputs)
+    _wire_import(desk, tools, refresh, outputs)
     return Page(refresh, outputs)
 
 
@@ -117,17 +118,6 @@ def _wire_tools(desk: Desk, adapters: Any, tools: _Tools, refresh: Refresh, outp
         return _jobs(desk, project)
 
     @told
-    def bring(project: str, file: str | None) -> list[Any]:
-        if file is None:
-            return [*refresh(project), None]
-        path = Path(file)
-        try:
-            desk.workspace.library.import_adapter(path.read_bytes(), path.stem, project)
-        finally:
-            path.unlink(missing_ok=True)
-        return [*refresh(project), None]
-
-    @told
     def on_job(project: str, event: gr.EventData) -> list[Any]:
         undo = desk.on_job(event._data["do"], event._data["job"])
         return [_jobs(desk, project), undo]
@@ -138,11 +128,25 @@ def _wire_tools(desk: Desk, adapters: Any, tools: _Tools, refresh: Refresh, outp
     given = [desk.project, tools.several, tools.name, tools.how, tools.rename]
     tools.merge.click(merge, given, outputs)
     tools.export.click(export, [desk.project, tools.one, tools.target], [tools.jobs])
-    tools.file.upload(bring, [desk.project, tools.file], [*outputs, tools.file])
     tools.jobs.click(on_job, desk.project, [tools.jobs, desk.undo])
     desk.clock.tick(
         tick, desk.project, [tools.jobs, adapters], show_progress="hidden", trigger_mode="once"
     )
+
+
+def _wire_import(desk: Desk, tools: _Tools, refresh: Refresh, outputs: Any) -> None:
+    @told
+    def bring(project: str, file: str | None) -> list[Any]:
+        if file is None:
+            return [*refresh(project), None]
+        path = Path(file)
+        try:
+            desk.workspace.library.import_adapter(path.read_bytes(), path.stem, project)
+        finally:
+            path.unlink(missing_ok=True)
+        return [*refresh(project), None]
+
+    tools.file.upload(bring, [desk.project, tools.file], [*outputs, tools.file])
 
 
 def _adapters(desk: Desk) -> str:
