@@ -86,8 +86,8 @@ def test_its_licence_and_fingerprint_are_told(
 def test_unknown_devices_and_types_are_refused(tiny_svd: Path) -> None:
     with pytest.raises(BackboneError, match=r"Unknown device 'gpu'"):
         load_animator(str(tiny_svd), "gpu")
-    with pytest.raises(BackboneError, match=r"Unknown dtype 'fp8'"):
-        load_animator(str(tiny_svd), "cpu", "fp8")
+    with pytest.raises(BackboneError, match=r"Unknown dtype 'fp4'"):
+        load_animator(str(tiny_svd), "cpu", "fp4")
 
 
 def test_it_lies_in_main_memory_but_while_it_animates(

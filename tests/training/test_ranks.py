@@ -145,7 +145,9 @@ def test_a_request_to_stop_is_handed_on_once(tmp_path: Path) -> None:
     )
     program.chmod(0o755)
     code = (
-        "import sys; from customvideo.runs import together; "
+        # Whatever started the tests may ignore it, and children would with it.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from customvideo.runs import together; "
         f"together.sys.executable = {str(program)!r}; "
         "raise SystemExit(together.start_together(2, ['train']))"
     )
@@ -156,12 +158,16 @@ def test_a_request_to_stop_is_handed_on_once(tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": path},
         start_new_session=True,
     )
-    while len(list(tmp_path.glob("ready-*"))) < 2:
-        assert process.poll() is None
-        time.sleep(0.05)
-    # As a terminal does it: to the whole group.
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(30) == 130
+    try:
+        while len(list(tmp_path.glob("ready-*"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        # As a terminal does it: to the whole group.
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        process.wait()
     assert (tmp_path / "said").read_text() == "asked\n" * 2
 
 
