@@ -12,7 +12,7 @@ import json
 import random
 import shutil
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -649,10 +649,13 @@ def _video(file: str) -> Callable[[Path], object]:
     return enter
 
 
-def _door(
-    name: str, file: str, specimens: Any, enter: Any, spoil: Spoil, share: float = 1.0
-) -> Door:
-    return Door(name, file, specimens, enter, spoil, share)
+def _several(
+    kind: str, whole: Mapping[str, Any], around: Callable[[str], Callable[[Path], object]]
+) -> Iterator[Door]:
+    """A door for each JSON file of a kind, by its place."""
+    for place, told in whole.items():
+        file = Path(place).name
+        yield Door(f"{kind}: {file}", file, _text(json.dumps(told)), around(place), of_json, 0.3)
 
 
 def _simple(
@@ -668,24 +671,24 @@ _RECIPES = ("recipe-*.toml",)
 DOORS: dict[str, Door] = {
     door.name: door
     for door in (
-        _door("prompts, words and names", "prompt", _text("a <tom> cat"), _prompt, of_prompt, 2),
-        _door("recipe", "recipe.toml", _golden(*_RECIPES), _recipe, of_toml, 1),
-        _door("batch plan", "plan.toml", _text(PLAN), _batch, of_toml, 0.5),
-        _door("benchmark plan", "bench.toml", _text(BENCH, "prompts = 2\n"), _bench, of_toml, 0.5),
+        Door("prompts, words and names", "prompt", _text("a <tom> cat"), _prompt, of_prompt, 2),
+        Door("recipe", "recipe.toml", _golden(*_RECIPES), _recipe, of_toml, 1),
+        Door("batch plan", "plan.toml", _text(PLAN), _batch, of_toml, 0.5),
+        Door("benchmark plan", "bench.toml", _text(BENCH, "prompts = 2\n"), _bench, of_toml, 0.5),
         _simple(
             "study plan", "study.toml", _text(STUDY), of_toml, "userstudy.plan.read_plan", True
         ),
-        _door("study items", "items.json", places.study_items, places.study, of_json),
-        _door("study forms", "form", _text("x.y", ""), places.answers, of_prompt, 0.5),
-        _door(
+        Door("study items", "items.json", places.study_items, places.study, of_json),
+        Door("study forms", "form", _text("x.y", ""), places.answers, of_prompt, 0.5),
+        Door(
             "subject.toml",
             "subject.toml",
             _text('word = "<tom>"\ncategory = "cat"\n'),
             _subject,
             of_toml,
         ),
-        _door("boxes", "both.bbox", _text(BOXES), _group, of_json),
-        _door("caption", "0.txt", _text("a cat on a rug"), _caption, of_prompt, 0.5),
+        Door("boxes", "both.bbox", _text(BOXES), _group, of_json),
+        Door("caption", "0.txt", _text("a cat on a rug"), _caption, of_prompt, 0.5),
         _simple("manifest", "m.json", _text(MANIFEST), of_json, "benchmark.manifest.read_manifest"),
         _simple(
             "concepts list", "c.json", _text(CONCEPTS), of_json, "benchmark.concepts.read_concepts"
@@ -722,7 +725,7 @@ DOORS: dict[str, Door] = {
             of_jsonl,
             "training.progress.read_losses",
         ),
-        _door(
+        Door(
             "adapter",
             "adapter.safetensors",
             _golden("adapter-*.safetensors"),
@@ -730,8 +733,8 @@ DOORS: dict[str, Door] = {
             of_tensors,
             2,
         ),
-        _door("another trainer's LoRA", "lora.safetensors", _lora, _foreign, of_tensors),
-        _door(
+        Door("another trainer's LoRA", "lora.safetensors", _lora, _foreign, of_tensors),
+        Door(
             "checkpoint: marker",
             "COMPLETE",
             _golden("checkpoints/*/COMPLETE"),
@@ -739,7 +742,7 @@ DOORS: dict[str, Door] = {
             of_json,
             0.3,
         ),
-        _door(
+        Door(
             "checkpoint: state",
             "state.json",
             _golden("checkpoints/*/state.json"),
@@ -747,7 +750,7 @@ DOORS: dict[str, Door] = {
             of_json,
             0.3,
         ),
-        _door(
+        Door(
             "checkpoint: optimizer",
             "optimizer.safetensors",
             _golden("checkpoints/*/optimizer.safetensors"),
@@ -755,38 +758,18 @@ DOORS: dict[str, Door] = {
             of_tensors,
             0.3,
         ),
-        _door("model folder: index", "model_index.json", _index, _model, of_json, 0.3),
-        _door("model folder: card", "customvideo.json", _text(CARD), _model, of_json, 0.3),
+        Door("model folder: index", "model_index.json", _index, _model, of_json, 0.3),
+        Door("model folder: card", "customvideo.json", _text(CARD), _model, of_json, 0.3),
         _simple("photo", "p.png", _pictures, bytewise, "subjects.pictures.read_picture"),
         _simple("mask", "m.png", _pictures, bytewise, "subjects.pictures.read_drawing"),
-        _door("clip: mp4", "c.mp4", _clips(".mp4"), _clip("c.mp4"), bytewise, 0.5),
-        _door("clip: webm", "c.webm", _clips(".webm"), _clip("c.webm"), bytewise, 0.5),
-        _door("clip: gif", "c.gif", _clips(".gif"), _clip("c.gif"), bytewise, 0.5),
-        _door("video: mp4", "v.mp4", _clips(".mp4"), _video("v.mp4"), bytewise, 0.5),
-        _door("video: gif", "v.gif", _clips(".gif"), _video("v.gif"), bytewise, 0.5),
-        *(
-            _door(
-                f"room: {Path(place).name}",
-                Path(place).name,
-                _text(json.dumps(told)),
-                places.room(place),
-                of_json,
-                0.3,
-            )
-            for place, told in places.ROOM.items()
-        ),
-        *(
-            _door(
-                f"job of a benchmark: {name}",
-                name,
-                _text(json.dumps(told)),
-                places.bench_job(name),
-                of_json,
-                0.3,
-            )
-            for name, told in places.JOB_FILES.items()
-        ),
-        _door(
+        Door("clip: mp4", "c.mp4", _clips(".mp4"), _clip("c.mp4"), bytewise, 0.5),
+        Door("clip: webm", "c.webm", _clips(".webm"), _clip("c.webm"), bytewise, 0.5),
+        Door("clip: gif", "c.gif", _clips(".gif"), _clip("c.gif"), bytewise, 0.5),
+        Door("video: mp4", "v.mp4", _clips(".mp4"), _video("v.mp4"), bytewise, 0.5),
+        Door("video: gif", "v.gif", _clips(".gif"), _video("v.gif"), bytewise, 0.5),
+        *_several("room", places.ROOM, places.room),
+        *_several("job of a benchmark", places.JOB_FILES, places.bench_job),
+        Door(
             "edition",
             "customstudio.json",
             _text(json.dumps(places.EDITION)),
@@ -794,12 +777,12 @@ DOORS: dict[str, Door] = {
             of_json,
             0.5,
         ),
-        _door("steps of a job", "steps.jsonl", _golden("losses.jsonl"), _steps, of_jsonl, 0.5),
-        _door("mask of a photo", "a.png", places.written_mask, places.masked, bytewise, 0.5),
-        _door("photos looked through", "b.png", _pictures, places.sorted_photo, bytewise, 0.3),
-        _door("upload", "u.png", _pictures, places.upload, bytewise, 0.005),
-        _door("archive", "a.zip", places.archives, places.archive, bytewise, 0.5),
-        _door("path", "path", _text(places.ADDRESS), places.address, of_prompt, 0.5),
-        _door("command line", "word", _text("tom"), places.command, of_prompt, 0.1),
+        Door("steps of a job", "steps.jsonl", _golden("losses.jsonl"), _steps, of_jsonl, 0.5),
+        Door("mask of a photo", "a.png", places.written_mask, places.masked, bytewise, 0.5),
+        Door("photos looked through", "b.png", _pictures, places.sorted_photo, bytewise, 0.3),
+        Door("upload", "u.png", _pictures, places.upload, bytewise, 0.005),
+        Door("archive", "a.zip", places.archives, places.archive, bytewise, 0.5),
+        Door("path", "path", _text(places.ADDRESS), places.address, of_prompt, 0.5),
+        Door("command line", "word", _text("tom"), places.command, of_prompt, 0.1),
     )
 }

@@ -16,7 +16,7 @@ from PIL import Image
 
 from customvideo.generation import CustomVideoWarning
 from customvideo.workspace import Workspace
-from tests.browser import SIZES, Watched, browser, open_page
+from tests.browser import SIZES, Watched, open_page
 from tests.studio.conftest import Running, running
 from tests.workspace.conftest import Studio
 
@@ -24,12 +24,6 @@ PAGES = ("Subjects", "Train", "Generate", "Compare", "Library")
 HOSTILE = "<img src=x onerror=window.hit=1> & ${1+1} {{x}}"
 PROMPT = f"a <tom> cat {HOSTILE}"
 FILE = "<img src=x onerror=window.hit=1>.png"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -14,18 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.browser import SIZES, Watched, browser, open_page
+from tests.browser import SIZES, Watched, open_page
 from tests.studio.conftest import Running, running
 
 JOB = 600_000
 """Milliseconds that a job may take on a busy machine; on an idle one none takes twenty seconds."""
 HOSTILE = "<img src=x onerror=alert(1)> & ${1+1} {{x}}"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -161,7 +161,8 @@ class Session:
     def require_same_place(self) -> None:
         """Check that all processes are after the same step, with the same adapter; raises as
         `Ranks.require_equal`."""
-        self.ranks.require_equal([torch.tensor(float(self.step)), *self.task.adapter.parameters()])
+        step = torch.tensor(float(self.step), device=self._device)
+        self.ranks.require_equal([step, *self.task.adapter.parameters()])
 
     def stop_everywhere(self, asked: bool) -> bool:
         """Whether any process was asked to stop; all hear it after the same step."""
