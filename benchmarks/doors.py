@@ -709,7 +709,7 @@ DOORS: dict[str, Door] = {
             "r.json",
             _text('{"version": 1, "a": {"b": []}}'),
             of_json,
-            "files.read_record",
+            "records.read_record",
         ),
         _simple(
             "room's file",

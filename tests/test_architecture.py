@@ -24,6 +24,7 @@ ROW = [
     ["tables"],
     ["processes"],
     ["files"],
+    ["records"],
     ["claims"],
     ["video"],
     ["reels"],

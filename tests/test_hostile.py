@@ -41,7 +41,7 @@ from customvideo.errors import (
     SubjectError,
     UserError,
 )
-from customvideo.files import parse_json, parse_toml
+from customvideo.records import parse_json, parse_toml
 from customvideo.reels import Limits, read_clip
 from customvideo.subjects.folders import load_subjects
 from customvideo.subjects.pictures import read_picture

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from customvideo.files import ensure_dir, read_record, storage_error
+from customvideo.files import ensure_dir, storage_error
 from customvideo.processes import here, is_running
+from customvideo.records import read_record
 
 __all__ = ["EXPIRY", "Claim", "TakenOver", "claimed", "forget_expired"]
 

@@ -35,9 +35,10 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from customvideo.backbones.base import family_of, recipes_of
 from customvideo.errors import ConfigError
-from customvideo.files import is_file, parse_toml
+from customvideo.files import expanded, is_file
 from customvideo.generation import SamplingConfig
 from customvideo.methods.base import method_class
+from customvideo.records import parse_toml
 from customvideo.settings import Settings, known_keys, suggest, validated
 from customvideo.subjects.clips import PER_CLIP
 from customvideo.subjects.folders import SubjectSpec
@@ -114,7 +115,7 @@ class Recipe(TrainerConfig):
     def specs(self) -> list[SubjectSpec]:
         """The subjects as `load_subjects` takes them."""
         return [
-            SubjectSpec(name, Path(os.path.expanduser(entry.folder)), entry.category or None)
+            SubjectSpec(name, expanded(entry.folder), entry.category or None)
             for name, entry in self.subjects.items()
         ]
 

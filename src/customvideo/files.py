@@ -4,22 +4,19 @@ Every file the package makes goes through `atomic_path` (or the two shorthands b
 the content is written to a hidden neighbour, flushed to the disk, and renamed into place only when
 complete, so an earlier result survives a full disk, a killed run and a power cut. What a killed
 process left is removed by the next one that writes there. It is NOT a format library: what goes
-into a file is its owner's business, and a plain record of what was done is JSON.
+into a file is its owner's business; plain ones are `records.py`.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from customvideo.errors import StorageError
 from customvideo.processes import is_left_behind, stamp
@@ -29,28 +26,23 @@ __all__ = [
     "atomic_path",
     "discard",
     "ensure_dir",
+    "expanded",
     "hidden_beside",
     "is_dir",
     "is_explained",
     "is_file",
     "locked",
-    "parse_json",
-    "parse_toml",
     "put",
-    "read_record",
     "require_free",
     "storage_error",
     "sweep",
     "sync_folder",
     "write_bytes",
-    "write_record",
     "write_text",
 ]
 
 LOCK = ".lock"
 _PARTIAL = ".partial"
-_TOO_DEEP, _DEEPEST = "it is nested too deeply", 100
-_MOST_DOTS = 1_000  # of a line of TOML: its parser's time grows with the square of a key's parts
 
 _CAUSES = {
     errno.ENOSPC: "the disk is full; free some space or choose another place",
@@ -121,6 +113,12 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()
+
+
+def expanded(place: str | os.PathLike[str]) -> Path:
+    """`place` with a leading `~` made the home folder; as it is where nobody knows that home,
+    which `Path.expanduser` answers with an error."""
+    return Path(os.path.expanduser(place))
 
 
 def is_file(path: Path) -> bool:
@@ -208,60 +206,6 @@ def write_bytes(path: Path | str, data: bytes) -> None:
             file.write(data)
         if partial.stat().st_size != len(data):
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(partial))
-
-
-def write_record(path: Path | str, record: Mapping[str, Any]) -> None:
-    """Write a JSON object, for people to read too; raises as `write_text`."""
-    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-
-
-def parse_json(text: str | bytes) -> Any:
-    """What a JSON text says.
-
-    Raises:
-        ValueError: it is no JSON, is nested deeper than anything of use, or holds half a character,
-            which no file can hold.
-    """
-    return _parsed(json.loads, text)
-
-
-def parse_toml(text: str) -> dict[str, Any]:
-    """What a TOML text says; raises as `parse_json`."""
-    if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
-        raise ValueError("a line of it has too many dots")
-    table: dict[str, Any] = _parsed(tomllib.loads, text)
-    return table
-
-
-def _parsed(parse: Callable[[Any], Any], text: str | bytes) -> Any:
-    try:
-        level = [value := parse(text)]
-    except RecursionError as error:
-        raise ValueError(_TOO_DEEP) from error
-    for _ in range(_DEEPEST):
-        for one in level:
-            if isinstance(one, str):
-                one.encode()
-        level = [inner for one in level for inner in _inside(one)]
-        if not level:
-            return value
-    raise ValueError(_TOO_DEEP)
-
-
-def _inside(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return [*value, *value.values()]
-    return value if isinstance(value, list) else []
-
-
-def read_record(path: Path | str) -> dict[str, Any]:
-    """The JSON object in a file; nothing of a file that is missing or damaged, whose owner makes it
-    anew."""
-    try:
-        told = parse_json(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}
 
 
 def ensure_dir(path: Path | str) -> Path:

@@ -20,11 +20,11 @@ from PIL import Image
 
 from customvideo.errors import UserError
 from customvideo.files import is_file
-from customvideo.video import UNREADABLE, Video, to_rgb
+from customvideo.video import FILMS, UNREADABLE, Video, to_rgb
 
 __all__ = ["KINDS", "Limits", "Reel", "read_clip"]
 
-KINDS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm", ".gif": "GIF"}
+KINDS = {kind: FILMS[kind] for kind in (".mp4", ".m4v", ".mov", ".webm")} | {".gif": "GIF"}
 """Suffixes of the files that `read_clip` reads, and what reads them."""
 
 _OPAQUE = 255

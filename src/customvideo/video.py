@@ -30,6 +30,7 @@ from customvideo.errors import UserError
 from customvideo.files import is_file, write_bytes
 
 __all__ = [
+    "FILMS",
     "UNREADABLE",
     "Frames",
     "Video",
@@ -130,7 +131,7 @@ class Video:
         try:
             if source.suffix.lower() in _PICTURES:
                 return _read_picture(source)
-            if source.suffix.lower() in _FILMS:
+            if source.suffix.lower() in FILMS:
                 return _read_film(source)
             raise ValueError("no suffix that is known")
         except UNREADABLE as error:
@@ -305,7 +306,7 @@ def _read_film(path: Path) -> Video:
     # The demuxer is named, and the file already open: no playlist may lead anywhere else.
     with (
         path.open("rb") as file,
-        av.open(file, "r", format=_FILMS[path.suffix.lower()]) as container,
+        av.open(file, "r", format=FILMS[path.suffix.lower()]) as container,
     ):
         stream = container.streams.video[0] if container.streams.video else None
         if stream is None:
@@ -351,11 +352,11 @@ def _read_picture(path: Path) -> Video:
     return Video(total, 1000 * len(total) / sum(durations))
 
 
-_FILMS = {
+FILMS = {
     **{".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm"},
     **{".mkv": "matroska", ".avi": "avi"},
 }
-"""Suffix -> what reads it."""
+"""Suffix of a film -> what reads it."""
 _FORMATS = ("GIF", "PNG", "JPEG", "WEBP")
 _PICTURES = frozenset({".gif", ".png", ".jpg", ".jpeg", ".webp"})
 _ENCODERS: dict[str, Callable[[Video], bytes]] = {

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from customvideo.adapters.gates import GateKind
 from customvideo.errors import AdapterError, PromptError
-from customvideo.files import is_file, parse_json
+from customvideo.files import is_file
+from customvideo.records import parse_json
 from customvideo.settings import Settings
 from customvideo.subjects.prompt import LearnedWord
 

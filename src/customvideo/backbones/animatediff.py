@@ -8,7 +8,6 @@ together. It is NOT a forward pass of its own: the network is the stock UNetMoti
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -30,6 +29,7 @@ from customvideo.backbones.stock import assembled
 from customvideo.backbones.unet3d import UNet3D
 from customvideo.backbones.unet3d_files import Kind, Parts, read_parts, usual_card
 from customvideo.errors import BackboneError
+from customvideo.files import expanded
 from customvideo.quiet import without_bars, without_warnings
 
 __all__ = ["AnimateDiff", "load", "load_animatediff"]
@@ -151,7 +151,7 @@ def load(name: str | Path, device: str = "auto", dtype: str = "auto") -> Animate
     Raises:
         BackboneError: it is incomplete, damaged, of another kind, or cannot be fetched.
     """
-    local = Path(os.path.expanduser(name))
+    local = expanded(name)
     place = local if local.is_dir() else folder.fetch(str(name))
     parts = read_parts(place, device, dtype, _kind(place / _ADAPTER_FOLDER))
     usual = usual_card(parts)

@@ -7,7 +7,6 @@ weights or knows a network's inside.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from customvideo.errors import BackboneError
-from customvideo.files import is_dir, parse_json
+from customvideo.files import expanded, is_dir
+from customvideo.records import parse_json
 from customvideo.settings import suggest
 from customvideo.tables import all_rows, import_target
 
@@ -270,7 +270,7 @@ def load_backbone(name: str | Path, device: str = "auto", dtype: str = "auto") -
     if text in rows:
         backbone: Backbone = import_target(rows[text])(device=device, dtype=dtype)
         return backbone
-    if not is_dir(Path(os.path.expanduser(text))):
+    if not is_dir(expanded(text)):
         _check_hub(text, rows)
     loaded: Backbone = import_target(_FACTORY)(text, device=device, dtype=dtype)
     return loaded
@@ -290,7 +290,7 @@ def family_of(name: str) -> str | None:
         module = rows[name].partition(":")[0].rpartition(".")[2]
         return module if module in _families().values() else None
     try:
-        index = parse_json((Path(os.path.expanduser(name)) / "model_index.json").read_text("utf-8"))
+        index = parse_json((expanded(name) / "model_index.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return _families().get(str(index.get("_class_name"))) if isinstance(index, dict) else None
@@ -306,7 +306,7 @@ def recipes_of(name: str) -> str | None:
 def called(name: str) -> str:
     """What `load_backbone` would call the model: what a folder's own `customvideo.json` says, or
     the folder's name; anything else goes by the name that was given."""
-    folder = Path(os.path.expanduser(name))
+    folder = expanded(name)
     return str(_card(name).get("name", folder.resolve().name if is_dir(folder) else name))
 
 
@@ -317,7 +317,7 @@ def draws_toys(name: str) -> bool:
 
 def _card(name: str) -> dict[str, Any]:
     try:
-        card = parse_json((Path(os.path.expanduser(name)) / "customvideo.json").read_text("utf-8"))
+        card = parse_json((expanded(name) / "customvideo.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return card if isinstance(card, dict) else {}

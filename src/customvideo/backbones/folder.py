@@ -27,8 +27,9 @@ from torch import nn
 from customvideo.backbones.base import FAMILIES
 from customvideo.backbones.eight_bits import EIGHT_BITS
 from customvideo.errors import BackboneError
-from customvideo.files import parse_json
+from customvideo.files import expanded
 from customvideo.quiet import without_bars, without_warnings
+from customvideo.records import parse_json
 from customvideo.tables import import_target
 
 __all__ = [
@@ -163,7 +164,7 @@ def load(name: str, device: str = "auto", dtype: str = "auto") -> Any:
     Raises:
         BackboneError: it is of no known family, incomplete, or cannot be fetched.
     """
-    local = Path(os.path.expanduser(name))
+    local = expanded(name)
     folder = local if local.is_dir() else fetch(name)
     if not has(folder, "model_index.json"):
         raise BackboneError(

@@ -6,7 +6,6 @@ What such a pipeline makes is the business of the modules beside this one: `anim
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,8 +23,9 @@ from safetensors import SafetensorError
 
 from customvideo.backbones.folder import Card, digest_weights, quiet_loading, readme_licence
 from customvideo.errors import ConfigError
-from customvideo.files import parse_json
+from customvideo.files import expanded
 from customvideo.quiet import without_warnings
+from customvideo.records import parse_json
 from customvideo.settings import suggest
 
 __all__ = ["Lent", "PipelineKind", "as_bytes", "fitted", "fitted_clip"]
@@ -57,7 +57,7 @@ class PipelineKind:
         Raises:
             ConfigError: says which of the two `name` fails to be.
         """
-        folder = Path(os.path.expanduser(name))
+        folder = expanded(name)
         if folder.is_dir():
             self._check_folder(folder)
         elif name.startswith((".", "~", "/", "\\")) or name.count("/") > 1 or folder.exists():
@@ -77,7 +77,7 @@ class PipelineKind:
         Raises:
             ConfigError: it is an absolute folder.
         """
-        if Path(os.path.expanduser(name)).is_absolute():
+        if expanded(name).is_absolute():
             raise ConfigError(
                 f"The {self.called} folder '{name}' would not be found again, as an adapter's file "
                 "keeps no absolute path: give it relative to the folder you work in."
@@ -91,7 +91,7 @@ class PipelineKind:
         Raises:
             ConfigError: it is of another kind, incomplete or cannot be fetched.
         """
-        found = Path(os.path.expanduser(name))
+        found = expanded(name)
         folder = found if found.is_dir() else self._fetched(name)
         self._check_folder(folder)
         try:

@@ -17,6 +17,7 @@ from typing import Any
 
 from customvideo.backbones.base import backbone_rows
 from customvideo.backbones.folder import WORDLESS, Card
+from customvideo.files import expanded
 
 __all__ = ["PUBLISHED", "Part", "Published", "cached", "missing_bytes", "published"]
 
@@ -128,10 +129,10 @@ def _hub_cache() -> Path:
     """Where the hub's client keeps what it fetched, by the variables that it reads."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if place := os.environ.get(name):
-            return Path(os.path.expanduser(place))
+            return expanded(place)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     home = os.environ.get("HF_HOME") or Path(cache) / "huggingface"
-    return Path(os.path.expanduser(home)) / "hub"
+    return expanded(home) / "hub"
 
 
 def _has_weights(place: Path) -> bool:

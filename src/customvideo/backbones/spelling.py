@@ -6,7 +6,6 @@ is `customvideo.adapters.tokens`.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from customvideo.backbones.base import backbone_rows, load_backbone
 from customvideo.backbones.sizes import cached, published
 from customvideo.errors import BackboneError
+from customvideo.files import expanded
 from customvideo.quiet import without_bars, without_warnings
 
 __all__ = ["Spelling", "spell", "tokenizers_of"]
@@ -44,7 +44,7 @@ def tokenizers_of(name: str) -> dict[str, Any]:
     Raises:
         BackboneError: there is no such model here, and its tokenizer cannot be fetched.
     """
-    known, folder = published(name), Path(os.path.expanduser(name))
+    known, folder = published(name), expanded(name)
     if known is None and name in backbone_rows():
         tables = load_backbone(name, "cpu").tables()
         return {f"tokenizer {place}": table.tokenizer for place, table in enumerate(tables, 1)}

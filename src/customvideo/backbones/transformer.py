@@ -7,7 +7,6 @@ read, how latents are counted and where text attention sits. It is NOT a pipelin
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -39,6 +38,7 @@ from customvideo.backbones.noise import Noise
 from customvideo.backbones.reading import Reading
 from customvideo.backbones.stock import copied
 from customvideo.errors import BackboneError, ConfigError
+from customvideo.files import expanded
 
 __all__ = ["Loaded", "Transformer", "joined", "load_pipeline", "t5_table"]
 
@@ -329,7 +329,7 @@ def load_pipeline(
     where, weights = placed(device, dtype)
     if dtype in EIGHT_BITS:
         require_eight_bits(dtype)
-    local = Path(os.path.expanduser(name))
+    local = expanded(name)
     folder = local if local.is_dir() else fetch(str(name))
     parts = _check(folder, cls.__name__, parts)
     _check_reader(folder)

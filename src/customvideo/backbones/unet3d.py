@@ -7,7 +7,6 @@ TextToVideoSDPipeline. Reading such folders is `unet3d_files.py`, the network's 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from customvideo.backbones.stock import assembled
 from customvideo.backbones.unet3d_files import Parts, read_parts, usual_card
 from customvideo.backbones.unet3d_forward import Passage, forward, prepare
 from customvideo.errors import BackboneError, ConfigError
+from customvideo.files import expanded
 
 __all__ = [
     "SINGLE_FRAME_MODES",
@@ -340,14 +340,14 @@ def load_folder(
     Raises:
         BackboneError: a piece is missing, damaged, or of another kind of model.
     """
-    place = Path(os.path.expanduser(folder))
+    place = expanded(folder)
     parts = read_parts(place, device, dtype)
     return UNet3D(parts, card if card is not None else Card.read(place, usual_card(parts)))
 
 
 def load(name: str, device: str = "auto", dtype: str = "auto") -> UNet3D:
     """Load a folder, or a model by its hub id; raises as `load_folder` and `load_hub`."""
-    way = load_folder if Path(os.path.expanduser(name)).is_dir() else load_hub
+    way = load_folder if expanded(name).is_dir() else load_hub
     return way(name, device, dtype)
 
 

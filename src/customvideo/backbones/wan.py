@@ -8,7 +8,6 @@ for every token, and 2.2 T2V-A14B, where one expert removes much noise and anoth
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from customvideo.backbones.modules import remember
 from customvideo.backbones.noise import Flow, FlowRelay
 from customvideo.backbones.transformer import Loaded, Transformer, load_pipeline, t5_table
 from customvideo.errors import BackboneError
+from customvideo.files import expanded
 
 __all__ = [
     "TOKENS",
@@ -219,7 +219,7 @@ def load(name: str | Path, device: str = "auto", dtype: str = "auto") -> Wan:
 
 def _usual(name: str | Path) -> Card:
     """What to say of a folder that says nothing of itself, by the kind of network in it."""
-    index = Path(os.path.expanduser(name)) / "model_index.json"
+    index = expanded(name) / "model_index.json"
     told = read_json(index) if has(index.parent, index.name) else {}
     if told.get("expand_timesteps"):
         return Card("", fps=24.0, frames=121, size=(704, 1280))

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ from pydantic import Field
 
 from customvideo.config import Recipe, SubjectEntry, compose_recipe, whole_recipe
 from customvideo.errors import FleetError
-from customvideo.files import is_dir, is_file, parse_toml
+from customvideo.files import expanded, is_dir, is_file
+from customvideo.records import parse_toml
 from customvideo.settings import Settings, validated
 from customvideo.subjects.prompt import check_name
 from customvideo.training.config import FREE_ON_RESUME
@@ -184,7 +184,7 @@ def _found_from(home: Path, recipe: Recipe) -> Recipe:
 
 
 def _there(home: Path, place: str) -> str:
-    return str(home / Path(os.path.expanduser(place)))
+    return str(home / expanded(place))
 
 
 def _each(folder: Path) -> dict[str, dict[str, Any]]:

@@ -23,10 +23,10 @@ from customvideo.batch.plan import SUBJECTS, Run, run_of
 from customvideo.claims import Claim
 from customvideo.config import Recipe
 from customvideo.errors import FleetError
-from customvideo.files import read_record, write_record
 from customvideo.fleet import work
 from customvideo.fleet.work import Note, Work, do_alone
 from customvideo.generation import generate
+from customvideo.records import read_record, write_record
 from customvideo.runs.folder import ADAPTER, CHECKPOINTS
 from customvideo.runs.learning import Job, fit, load_job
 from customvideo.runs.making import watchable_scale

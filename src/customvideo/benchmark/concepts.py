@@ -9,14 +9,14 @@ samples, which are drawn from the base model here, and prompts to evaluate with 
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from customvideo.benchmark.manifest import SubjectEntry, read_json_text
 from customvideo.errors import BenchmarkError
-from customvideo.files import parse_json
+from customvideo.files import expanded
+from customvideo.records import parse_json
 
 __all__ = ["read_concepts"]
 
@@ -79,6 +79,6 @@ def _name(prompt: str, category: str) -> str | None:
 
 
 def _folder(text: str, beside: Path) -> str:
-    place = Path(os.path.expanduser(text.strip()))
+    place = expanded(text.strip())
     near, here = beside / place, Path.cwd() / place
     return str(near if near.exists() or not here.exists() else here)

@@ -8,7 +8,6 @@ a runner: who is trained on what, and how results are scored, is decided elsewhe
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -26,7 +25,8 @@ from customvideo.benchmark.manifest import (
     read_json_text,
 )
 from customvideo.errors import BenchmarkError, PromptError
-from customvideo.files import is_dir, is_file, parse_toml
+from customvideo.files import expanded, is_dir, is_file
+from customvideo.records import parse_toml
 from customvideo.settings import suggest
 from customvideo.subjects.folders import SubjectSpec, load_subjects
 from customvideo.subjects.masks import Segmenter
@@ -233,7 +233,7 @@ def open_source(name_or_folder: str | Path) -> EditionSource:
     rows = all_rows(EDITIONS, _ENTRY_POINTS)
     if isinstance(name_or_folder, str) and name_or_folder in rows:
         return cast(EditionSource, import_target(rows[name_or_folder])())
-    path = Path(os.path.expanduser(name_or_folder))
+    path = expanded(name_or_folder)
     if not (is_file(path) or is_dir(path)):
         raise BenchmarkError(
             f"There is no edition or folder '{name_or_folder}'"

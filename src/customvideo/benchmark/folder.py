@@ -19,7 +19,8 @@ from customvideo.benchmark.manifest import (
     read_json_text,
 )
 from customvideo.errors import BenchmarkError, SubjectError
-from customvideo.files import parse_json, storage_error, write_text
+from customvideo.files import storage_error, write_text
+from customvideo.records import parse_json
 from customvideo.subjects.masks import check_mask
 from customvideo.subjects.pictures import Picture, list_pictures, read_mask, read_picture
 

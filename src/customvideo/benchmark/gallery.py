@@ -27,7 +27,7 @@ from customvideo.benchmark.statistics import Unit
 from customvideo.benchmark.store import JobFolder
 from customvideo.errors import UserError
 from customvideo.evaluation.measures import measure
-from customvideo.files import parse_json
+from customvideo.records import parse_json
 from customvideo.subjects.pictures import list_pictures, read_picture
 
 __all__ = ["Card", "Film", "Gallery", "KeptJob", "Person", "Photos", "edition_photos", "kept_jobs"]

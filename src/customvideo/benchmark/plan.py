@@ -27,7 +27,8 @@ from pydantic import Field
 
 from customvideo.config import Recipe, compose_recipe
 from customvideo.errors import ConfigError
-from customvideo.files import is_file, parse_toml
+from customvideo.files import is_file
+from customvideo.records import parse_toml
 from customvideo.settings import Settings, suggest, validated
 
 __all__ = ["BASE", "CEILING", "BenchPlan", "Entry", "compose_plan", "packaged_entries", "resolve"]

@@ -32,7 +32,8 @@ from customvideo.benchmark.grid import RESULTS_VERSION, Job, Sample, job_of
 from customvideo.claims import forget_expired
 from customvideo.errors import BenchmarkError, StorageError
 from customvideo.evaluation.scores import Row
-from customvideo.files import discard, ensure_dir, read_record, sweep, write_bytes, write_record
+from customvideo.files import discard, ensure_dir, sweep, write_bytes
+from customvideo.records import read_record, write_record
 from customvideo.runs.folder import ADAPTER
 
 __all__ = ["BENCH", "ROWS", "Failure", "JobFolder", "Scored", "Store"]

@@ -14,7 +14,8 @@ from customvideo.backbones.base import Backbone
 from customvideo.config import Recipe, dump_toml
 from customvideo.demo.acts import Act
 from customvideo.errors import ConfigError
-from customvideo.files import ensure_dir, parse_json, write_text
+from customvideo.files import ensure_dir, write_text
+from customvideo.records import parse_json
 from customvideo.runs.folder import ADAPTER, CHECKPOINTS
 from customvideo.training.checkpoint import newest_valid, recover
 

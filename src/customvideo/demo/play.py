@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from customvideo.demo.countdown import Countdown, clock
 from customvideo.demo.ledger import Ledger, require_free
 from customvideo.demo.page import Played, write_page
 from customvideo.evaluation.evaluate import Encoders
-from customvideo.files import sweep, write_text
+from customvideo.files import sweep
+from customvideo.records import write_record
 from customvideo.runs.folder import ADAPTER, REPORT, Say, alone_in
 from customvideo.runs.learning import Job, fit
 from customvideo.runs.scoring import encoders_for, finder_for
@@ -82,7 +82,7 @@ def _run(out: Path, say: Say, recipe: Recipe, device: str, encoders: Encoders | 
     with countdown.next():
         first, *others = played
         scores = {**first.metrics, **{one.act.key: one.metrics for one in others}}
-        write_text(out / METRICS, json.dumps(scores, indent=2) + "\n")
+        write_record(out / METRICS, scores)
         write_page(played, out)
     ledger.close()
     say(

@@ -15,8 +15,9 @@ from customvideo.backbones.stock import HasStock
 from customvideo.errors import AdapterError
 from customvideo.exports.names import split
 from customvideo.exports.order import Exported, Order
-from customvideo.files import parse_json, write_text
+from customvideo.files import write_text
 from customvideo.quiet import without_bars, without_warnings
+from customvideo.records import parse_json, write_record
 
 __all__ = ["MergedFolder"]
 
@@ -46,7 +47,7 @@ class MergedFolder:
             "frames": backbone.frames,
             "size": backbone.size,
         }
-        write_text(folder / "customvideo.json", json.dumps(card, indent=2) + "\n")
+        write_record(folder / "customvideo.json", card)
         return Exported()
 
 

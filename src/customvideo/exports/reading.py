@@ -21,7 +21,8 @@ from customvideo.adapters.header import is_adapter
 from customvideo.backbones.base import Backbone
 from customvideo.errors import AdapterError
 from customvideo.exports.names import ENCODER, experts, original, places, split
-from customvideo.files import is_dir, is_file, parse_json
+from customvideo.files import is_dir, is_file
+from customvideo.records import parse_json
 
 __all__ = ["read_deltas", "read_weights"]
 

@@ -11,9 +11,7 @@ here is in docs/methods/vace.md.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -34,6 +32,7 @@ from customvideo.backbones.reference_models import (
     load_vace,
 )
 from customvideo.errors import ConfigError
+from customvideo.files import expanded
 from customvideo.methods.rendering import Draw, Rendering
 from customvideo.methods.untrained import Untrained
 from customvideo.settings import Settings
@@ -156,7 +155,7 @@ class Vace(Untrained):
         """What makes the videos, if it can be used beside `backbone`."""
         name = self.config.video_model
         check_reference_model(name)
-        if backbone.known_words is not None and not Path(os.path.expanduser(name)).is_dir():
+        if backbone.known_words is not None and not expanded(name).is_dir():
             raise ConfigError(
                 f"The video model '{name}' knows nothing of the world of the backbone "
                 f"'{backbone.name}': name a folder with one that does by --set video_model=FOLDER, "

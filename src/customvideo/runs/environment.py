@@ -18,7 +18,7 @@ import torch
 
 import customvideo
 from customvideo.backbones.base import Backbone
-from customvideo.files import read_record, write_record
+from customvideo.records import read_record, write_record
 from customvideo.runs.folder import ENVIRONMENT
 from customvideo.subjects.subject import Subject
 from customvideo.training.ranks import asked_processes

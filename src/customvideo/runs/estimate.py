@@ -8,7 +8,6 @@ What to do about the result is `customvideo.runs.fitting`.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from customvideo.backbones.folder import placed
 from customvideo.backbones.sizes import Published, cached, published
 from customvideo.config import Recipe
 from customvideo.errors import BackboneError
+from customvideo.files import expanded
 from customvideo.methods.base import Filmed, Method, PriorPlan, TuningFree, load_method
 from customvideo.methods.denoising import single_frame
 from customvideo.runs.ledger import Ledger
@@ -246,7 +246,7 @@ def _source(name: str) -> Published | Path | str:
         BackboneError: it is a model on the hub of which nothing is known here.
     """
     known = published(name)
-    folder = Path(os.path.expanduser(name))
+    folder = expanded(name)
     if known is not None or name in backbone_rows() or folder.is_dir() or "/" not in name:
         return known or (folder if folder.is_dir() and name not in backbone_rows() else name)
     place = cached(name)

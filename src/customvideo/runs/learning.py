@@ -7,7 +7,6 @@ Recipe, subjects, backbone, method and trainer meet here, and their results go t
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from customvideo.config import (
     parse_set,
 )
 from customvideo.errors import ConfigError, SubjectError
-from customvideo.files import ensure_dir, is_dir, write_text
+from customvideo.files import ensure_dir, expanded, is_dir, write_text
 from customvideo.generation import CustomVideoWarning
 from customvideo.methods.base import Method, TuningFree, learned_numbers, load_method
 from customvideo.report import Comparison, ReportData, render_report
@@ -340,15 +339,15 @@ def _settled(recipe: Recipe, subjects: Sequence[Subject]) -> Recipe:
         "groups": {label: _absolute(folder) for label, folder in recipe.groups.items()},
         "backbone": recipe.backbone if known else _absolute(recipe.backbone),
         "masks": recipe.masks.model_copy(update={"model": model}),
-        "prior_cache": cache and str(Path(os.path.expanduser(cache)).absolute()),  # may be new
-        "start_from": start and str(Path(os.path.expanduser(start)).absolute()),
+        "prior_cache": cache and str(expanded(cache).absolute()),  # may be new
+        "start_from": start and str(expanded(start).absolute()),
     }
     return recipe.model_copy(update=changes)
 
 
 def _absolute(place: str) -> str:
     """`place` as an absolute path if it is a folder; a hub id stays as it is."""
-    folder = Path(os.path.expanduser(place))
+    folder = expanded(place)
     return str(folder.absolute()) if place and folder.is_dir() else place
 
 

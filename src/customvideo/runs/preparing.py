@@ -7,7 +7,6 @@ page (`customvideo.runs.prepare_page`) and, tidied up, to folders that training 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,8 @@ from customvideo.backbones.spelling import spell, tokenizers_of
 from customvideo.errors import BackboneError, ConfigError, SubjectError, UserError
 from customvideo.evaluation.encoders import TextImageEncoder, resolve_encoder
 from customvideo.evaluation.naming import likeliest
-from customvideo.files import write_text
+from customvideo.files import expanded, write_text
+from customvideo.records import write_record
 from customvideo.runs.calling import command
 from customvideo.runs.folder import Say
 from customvideo.runs.prepare_page import Prepared, Understood, page, recorded
@@ -116,7 +116,7 @@ def _check(subjects: Sequence[SubjectSpec], specs: Sequence[Any], out: Path) -> 
     for name in names:
         if names.count(name) > 1:
             raise SubjectError(f"'{name}' is given twice; give each folder its own name.")
-    place = out.expanduser().resolve()
+    place = expanded(out).resolve()
     for spec in specs:
         folder = spec.folder.resolve()
         if place.is_relative_to(folder) or folder.is_relative_to(place):
@@ -359,7 +359,7 @@ def _write(out: Path, prepared: Prepared, earlier: Earlier) -> Path:
         digests |= write_tidy(one.tidy, earlier)
     record = recorded(prepared) | {"files": digests}
     write_text(out / PAGE, page(prepared))
-    write_text(out / RECORD, json.dumps(record, indent=2) + "\n")
+    write_record(out / RECORD, record)
     return out / PAGE
 
 

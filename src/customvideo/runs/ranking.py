@@ -14,8 +14,8 @@ from pathlib import Path
 from customvideo.backbones.base import load_backbone
 from customvideo.config import default_recipe
 from customvideo.errors import ConfigError
-from customvideo.files import write_text
 from customvideo.methods.customvideo import CustomVideoConfig
+from customvideo.records import write_record
 from customvideo.runs.folder import Say
 from customvideo.settings import validated
 from customvideo.subjects.folders import load_subjects
@@ -71,6 +71,6 @@ def rank(plan: SitesPlan, say: Say) -> list[RankedSite]:
             | {"over_chance": one.inside}
             for one in found
         ]
-        write_text(plan.out, json.dumps(told, indent=2) + "\n")
+        write_record(plan.out, told)
         say(f"Wrote '{plan.out}'.")
     return found

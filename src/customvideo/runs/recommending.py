@@ -7,14 +7,13 @@ and said with the numbers they were applied to.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from customvideo.errors import ConfigError
-from customvideo.files import write_text
+from customvideo.records import write_record
 from customvideo.runs.folder import ADAPTER, CHECKPOINTS, Say
 from customvideo.training.checkpoint import whole_checkpoints
 
@@ -122,7 +121,7 @@ def report(trials: Sequence[Trial], verdict: Verdict, out: Path, say: Say) -> No
             for one in trials
         ],
     }
-    write_text(out, json.dumps(told, indent=2) + "\n")
+    write_record(out, told)
     say(f"Recommended: {verdict.best.name}, '{verdict.best.adapter}'")
     for reason in verdict.reasons:
         say(f"  {reason}")

@@ -6,7 +6,6 @@ numbers written down.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -20,7 +19,8 @@ from customvideo.errors import ConfigError, SubjectError
 from customvideo.evaluation import evaluate as judging
 from customvideo.evaluation.evaluate import Encoders
 from customvideo.evaluation.instances import InstanceSegmenter, resolve_segmenter
-from customvideo.files import ensure_dir, write_text
+from customvideo.files import ensure_dir
+from customvideo.records import write_record
 from customvideo.runs.folder import ADAPTER, Say
 from customvideo.runs.making import backbone_for, sampling_for
 from customvideo.runs.recommending import STRENGTHS, Trial, candidates, recommend, report
@@ -69,7 +69,7 @@ def evaluate(plan: EvaluatePlan, say: Say) -> dict[str, Any]:
     if not plan.recommend:
         scores = panel.score(Adapter.load(plan.adapter), say)
         result = {**scores.to_dict(), "prompts": list(panel.texts), "seeds": panel.seeds}
-        write_text(plan.out, json.dumps(result, indent=2) + "\n")
+        write_record(plan.out, result)
         for name, value in scores.summary().items():
             say(f"{name:>18}  {'-' if value is None else f'{value:.3f}'}")
         say(f"Wrote '{plan.out}'.")

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from customvideo.errors import ConfigError, SubjectError
-from customvideo.files import atomic_folder, ensure_dir, parse_json, storage_error
+from customvideo.files import atomic_folder, ensure_dir, storage_error
+from customvideo.records import parse_json
 from customvideo.runs.preparing_clips import TidyClip
 from customvideo.subjects.masks import check_mask
 from customvideo.subjects.pictures import read_mask, read_picture

@@ -8,7 +8,6 @@ masks is slow. Reading single files is `customvideo.subjects.pictures`, making m
 from __future__ import annotations
 
 import difflib
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from customvideo.errors import SubjectError
-from customvideo.files import is_dir, is_file, parse_toml
+from customvideo.files import expanded, is_dir, is_file
+from customvideo.records import parse_toml
 from customvideo.reels import KINDS
 from customvideo.subjects.captions import read_caption
 from customvideo.subjects.clips import (
@@ -83,7 +83,7 @@ class SubjectSpec:
             raise SubjectError(f"'{text}' does not describe a subject; {_SYNTAX}.")
         return cls(
             name.strip(),
-            Path(os.path.expanduser(folder.strip())),
+            expanded(folder.strip()),
             category.strip() if colon else None,
         )
 

@@ -9,7 +9,6 @@ subject each are `customvideo.subjects.folders`.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -20,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from customvideo.errors import SubjectError
-from customvideo.files import is_dir, parse_json
+from customvideo.files import expanded, is_dir
+from customvideo.records import parse_json
 from customvideo.subjects.captions import read_caption
 from customvideo.subjects.masks import Segmenter, check_mask, reads_words, segment_inside
 from customvideo.subjects.pictures import Picture, list_pictures, read_mask, read_picture
@@ -92,7 +92,7 @@ class GroupSpec:
         if not equals or not folder.strip() or ":" in label:
             raise SubjectError(f"'{text}' does not describe a group; {_SYNTAX}.")
         names = tuple(part.strip() for part in label.split("+"))
-        return cls(names, Path(os.path.expanduser(folder.strip())))
+        return cls(names, expanded(folder.strip()))
 
     @staticmethod
     def describes(text: str) -> bool:

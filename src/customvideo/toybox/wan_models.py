@@ -6,7 +6,6 @@ with the package: `customvideo toybox pretrain --edition wan` makes them, as an 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from customvideo.backbones.folder import quiet_loading
-from customvideo.files import write_text
+from customvideo.records import write_record
 from customvideo.toybox import models
 
 __all__ = [
@@ -136,4 +135,4 @@ def save_pipeline(folder: Path, parts: dict[str, Any], card: dict[str, Any]) -> 
         }
         WanPipeline(**halves).save_pretrained(folder, safe_serialization=True)
     models.say_float32(folder / "text_encoder" / "config.json")
-    write_text(folder / "customvideo.json", json.dumps(card, indent=1) + "\n")
+    write_record(folder / "customvideo.json", card)

@@ -31,7 +31,6 @@ from customvideo.errors import ConfigError, StorageError
 from customvideo.files import (
     ensure_dir,
     hidden_beside,
-    parse_json,
     require_free,
     storage_error,
     sync_folder,
@@ -39,6 +38,7 @@ from customvideo.files import (
     write_text,
 )
 from customvideo.processes import is_left_behind
+from customvideo.records import parse_json, write_record
 
 __all__ = [
     "Checkpoint",
@@ -153,7 +153,7 @@ def save_checkpoint(
         facts = {"format": _FORMAT, "step": step, **state}
         write_text(partial / STATE, json.dumps(facts, indent=2, sort_keys=True) + "\n")
         sums = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
-        write_text(partial / _COMPLETE, json.dumps(sums, indent=2) + "\n")
+        write_record(partial / _COMPLETE, sums)
     return Checkpoint(target, step)
 
 

@@ -13,7 +13,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from customvideo.files import parse_json, write_text
+from customvideo.files import write_text
+from customvideo.records import parse_json
 
 __all__ = ["LossLog", "ProgressView", "StepReport", "read_losses"]
 

@@ -15,7 +15,6 @@ and nothing else: where the final adapter goes is its receiver's business.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from customvideo.adapters.adapter import Adapter
 from customvideo.attention.site import describe, require_visible
 from customvideo.backbones.base import Backbone
 from customvideo.errors import ConfigError, StorageError, SubjectError, UserError
+from customvideo.files import expanded
 from customvideo.methods.base import Method, PriorPlan, TuningFree
 from customvideo.settings import validated
 from customvideo.subjects.subject import Subject
@@ -150,7 +150,7 @@ class Trainer:
         canvas = self.config.canvas or backbone.size
         adapter = method.trainable(backbone, subjects)
         if self.config.start_from:
-            adapter.go_on_from(Adapter.load(os.path.expanduser(self.config.start_from)))
+            adapter.go_on_from(Adapter.load(expanded(self.config.start_from)))
         if stages := Schedule.of(method, adapter, self.config.steps).describe():
             self.say(stages)
         with Ranks.found().main_first():
@@ -187,8 +187,8 @@ class Trainer:
     ) -> PriorPool | None:
         if plan is None:
             return None
-        place = self.config.prior_cache and os.path.expanduser(self.config.prior_cache)
-        cache = Path(place) if place else None
+        place = self.config.prior_cache
+        cache = expanded(place) if place else None
         return build_prior(backbone, plan, canvas, cache=cache, notify=self.say)
 
     def _share_out(self, backbone: Backbone, ranks: Ranks) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from customvideo.errors import StudyError
-from customvideo.files import parse_json, write_text
+from customvideo.files import write_text
+from customvideo.records import parse_json
 
 __all__ = ["ITEMS", "MEDIA", "SPOILED", "Item", "Items", "Reference", "read_items", "write_items"]
 

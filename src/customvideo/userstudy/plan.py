@@ -17,7 +17,8 @@ import tomli_w
 from pydantic import Field, field_validator, model_validator
 
 from customvideo.errors import ConfigError, StudyError
-from customvideo.files import is_file, parse_toml
+from customvideo.files import is_file
+from customvideo.records import parse_toml
 from customvideo.settings import FROM_LIST, LARGEST_SEED, Settings, validated
 
 __all__ = [

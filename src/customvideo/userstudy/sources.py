@@ -5,7 +5,6 @@ What is found here is copied under names that tell nothing by `customvideo.users
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,8 @@ from customvideo.benchmark.gallery import edition_photos, kept_jobs
 from customvideo.benchmark.plan import BASE, CEILING
 from customvideo.benchmark.store import Store
 from customvideo.errors import StudyError
-from customvideo.files import parse_toml
+from customvideo.files import expanded
+from customvideo.records import parse_toml
 from customvideo.settings import suggest
 from customvideo.subjects.folders import SubjectSpec
 from customvideo.subjects.pictures import list_pictures, read_picture
@@ -142,7 +142,7 @@ def _folders(texts: Sequence[str]) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for text in texts:
         name, equals, place = text.partition("=")
-        name, folder = name.strip(), Path(os.path.expanduser(place))
+        name, folder = name.strip(), expanded(place)
         if not (name and equals and place):
             raise StudyError(f"'{text}' should be METHOD=FOLDER, such as ours=videos/ours.")
         if name in folders:

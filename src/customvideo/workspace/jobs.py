@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from customvideo.errors import StorageError
-from customvideo.files import parse_json
+from customvideo.records import parse_json
 from customvideo.workspace.places import JOBS, check_id, inside, read_json, write_json
 from customvideo.workspace.records import ENDED, REQUESTS, Job, Progress, State
 

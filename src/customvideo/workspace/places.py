@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from customvideo.errors import StorageError
-from customvideo.files import parse_json, write_text
+from customvideo.files import write_text
+from customvideo.records import parse_json
 
 __all__ = [
     "ADAPTERS",

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from customvideo.errors import SubjectError
-from customvideo.files import parse_json
+from customvideo.records import parse_json
 from customvideo.reels import KINDS
 from customvideo.workspace.places import clean_name
 

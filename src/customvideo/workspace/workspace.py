@@ -6,12 +6,11 @@ files, so it can be used from a script just as well. Opening one reads nothing a
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from pathlib import Path
 
 from customvideo.errors import StorageError
-from customvideo.files import ensure_dir
+from customvideo.files import ensure_dir, expanded
 from customvideo.workspace.library import Library
 from customvideo.workspace.places import (
     ADAPTERS,
@@ -41,7 +40,7 @@ class Workspace:
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(os.path.expanduser(root)).absolute()
+        self.root = expanded(root).absolute()
         if self.root.exists() and not self.root.is_dir():
             raise StorageError(f"'{self.root}' is a file; choose a folder for the workspace.")
         file = self.root / _FILE
@@ -97,7 +96,7 @@ class Workspace:
         Raises:
             StorageError: there is no such folder.
         """
-        found = Path(os.path.expanduser(folder)).absolute()
+        found = expanded(folder).absolute()
         if not found.is_dir():
             raise StorageError(f"There is no model folder '{folder}'; check the path.")
         write_json(self.root / _FILE, {"models": sorted({*self.models, str(found)})})

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from customvideo.backbones.sampling import denoise
 from customvideo.backbones.unet3d import UNet3D, load_folder
 from customvideo.files import ensure_dir, write_bytes, write_text
+from customvideo.records import write_record
 from customvideo.toybox import models
 from customvideo.toybox.animator import wide_tower
 from customvideo.toybox.captions import CATEGORY_NOUNS, noun, vocabulary
@@ -313,7 +314,7 @@ class Pretraining:
         models.save_half(self.animator(), fresh / "animator" / "unet")
         models.build_animator_scheduler().save_pretrained(fresh / "animator" / "scheduler")
         words = {"nouns": sorted(CATEGORY_NOUNS.values()), "words": self.words}
-        write_text(fresh / "words.json", json.dumps(words, indent=1) + "\n")
+        write_record(fresh / "words.json", words)
         shutil.copyfile(self.work / "log.jsonl", fresh / "training-log.jsonl")
         self.progress("drawing class-prior samples")
         self._export_prior(fresh)
