@@ -19,7 +19,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "customvideo"
 
 ROW = [
-    ["errors"],
+    ["errors", "notes"],
     ["settings"],
     ["tables"],
     ["processes"],

@@ -8,11 +8,9 @@ heavy is imported before a verb is known.
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +33,7 @@ from customvideo.cli.study import study
 from customvideo.cli.web import web
 from customvideo.errors import UserError
 from customvideo.files import is_explained, storage_error
+from customvideo.notes import heard
 from customvideo.training.interrupt import Interrupted
 
 __all__ = ["app", "main"]
@@ -46,7 +45,7 @@ class _Verbs(TyperGroup):
     """Runs a verb, and says what went wrong in the way described above."""
 
     def invoke(self, ctx: Any) -> Any:
-        with _plain_notes(), _stoppable():
+        with heard(_Notes()), _stoppable():
             try:
                 return super().invoke(ctx)
             except UserError as error:
@@ -361,40 +360,13 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, found)
 
 
-class _Notes(logging.Handler):
-    """Prints a log record as one plain line, the same line once."""
+class _Notes:
+    """Prints what the package notes as one plain line, the same line once."""
 
     def __init__(self) -> None:
-        super().__init__(logging.INFO)
         self._said: set[str] = set()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+    def __call__(self, text: str, _level: int) -> None:
         if text not in self._said:
             self._said.add(text)
             typer.echo(f"Note: {text}", err=True)
-
-
-@contextmanager
-def _plain_notes() -> Iterator[None]:
-    """Show the package's own notes as plain lines; other packages' are not for its users."""
-    logger, notes = logging.getLogger("customvideo"), _Notes()
-    level, propagates = logger.level, logger.propagate
-    logger.addHandler(notes)
-    # What is worth a record of this package is worth a line, the licence of weights above all.
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if category.__module__.startswith("customvideo."):
-            logger.warning("%s", message)
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = show
-            yield
-    finally:
-        logger.removeHandler(notes)
-        logger.setLevel(level)
-        logger.propagate = propagates

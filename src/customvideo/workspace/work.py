@@ -11,9 +11,7 @@ import logging
 import sys
 import time
 import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from customvideo.errors import CustomVideoError, UserError
 from customvideo.files import ensure_dir
+from customvideo.notes import heard
 from customvideo.workspace.jobs import JobFolder, Wish
 from customvideo.workspace.processes import own_identity
 from customvideo.workspace.workspace import Workspace
@@ -120,7 +119,7 @@ def _do(work: Work) -> None:
     ensure_dir(work.folder.out)
     work.phase("starting")
     outcome, message = "done", ""
-    with _listening(work):
+    with heard(_noting(work)):
         try:
             wish = work.wish
             if wish is None:
@@ -166,38 +165,15 @@ def _log(text: str) -> None:
     sys.stdout.flush()
 
 
-class _Notes(logging.Handler):
-    """Hands every record of the package on as a sentence."""
+def _noting(work: Work) -> Callable[[str, int], None]:
+    """Puts what the package notes into the log, and its warnings into the job."""
 
-    def __init__(self, work: Work) -> None:
-        super().__init__(logging.INFO)
-        self._work = work
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+    def note(text: str, level: int) -> None:
         _log(f"Note: {text}")
-        if record.levelno >= logging.WARNING and text not in self._work.warnings:
-            self._work.warnings.append(text)
+        if level >= logging.WARNING and text not in work.warnings:
+            work.warnings.append(text)
 
-
-@contextmanager
-def _listening(work: Work) -> Iterator[None]:
-    """Collect what the package warns of; other packages' warnings are not for its users."""
-    logger, notes = logging.getLogger("customvideo"), _Notes(work)
-    logger.addHandler(notes)
-    logger.setLevel(logging.INFO)
-
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if category.__module__.startswith("customvideo."):
-            logger.warning("%s", message)
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = show
-            yield
-    finally:
-        logger.removeHandler(notes)
+    return note
 
 
 if __name__ == "__main__":
