@@ -35,14 +35,20 @@ from customvideo.toybox.recipe.wan_autoencoder import (
     encode_clips,
     start_from_patches,
 )
-from customvideo.toybox.recipe.wan_denoiser import WanDenoiserStage, WanShelf
+from customvideo.toybox.recipe.wan_denoiser import WanDenoiserStage, WanShelf, finer
 from customvideo.training.progress import StepReport
 from customvideo.training.trainer import Trainer
 from tests.cast import make_cast, quick_method, short_run
 from tests.surroundings import contents, run_cli
 
 TINY = WanConfig(
-    lone=4, pictures=10, clips=2, autoencoder_steps=2, denoiser_steps=2, motion_steps=2
+    lone=4,
+    pictures=10,
+    clips=2,
+    autoencoder_steps=2,
+    coarse_steps=2,
+    denoiser_steps=2,
+    motion_steps=2,
 )
 
 
@@ -179,7 +185,7 @@ def test_one_padding_stands_for_all(work: Path) -> None:
     noisy, times = torch.randn(2, 16, 1, 8, 12), torch.tensor([300.0, 900.0])
     found = stage._predict(noisy, times, states, real)
     whole = torch.nn.functional.pad(states, (0, 0, 0, TOKENS - states.shape[1]))
-    sites = text_sites(denoiser, (1, 4, 6))
+    sites = text_sites(denoiser, (1, 8, 12))
     words = torch.nn.functional.pad(real, (0, TOKENS - real.shape[1])).float()[:, None]
     with watch(denoiser, sites, words) as tape:
         expected = denoiser(noisy, times, whole).sample
@@ -221,6 +227,35 @@ def test_the_denoiser_learns_pictures_clips_and_where_words_belong(work: Path) -
     assert last < 0.9 * first
     after = parts["text_encoder"].parameters()
     assert not all(map(torch.equal, before, after))
+
+
+@torch.no_grad()
+def test_positions_one_by_one_begin_with_what_patches_know() -> None:
+    """Where the four positions of a patch are alike, both networks say the same of them, but for
+    how loud they are read and how far apart they stand."""
+    torch.manual_seed(0)
+    coarse, fine = (wan_models.build_denoiser(patch) for patch in (2, 1))
+    fine.load_state_dict(finer(coarse.state_dict(), 16))
+    loud, told = torch.randn(1, 16, 1, 1, 1), torch.randn(1, 3, models.TEXT_WIDTH)
+    seen = coarse.patch_embedding(loud.expand(-1, -1, -1, 2, 2))
+    torch.testing.assert_close(
+        2 * (fine.patch_embedding(loud) - fine.patch_embedding.bias[:, None, None, None]),
+        seen - coarse.patch_embedding.bias[:, None, None, None],
+    )
+    time = torch.tensor([500.0])
+    patch = coarse(loud.expand(-1, -1, -1, 2, 2), time, told).sample
+    fine.patch_embedding.weight.mul_(2)
+    alone = fine(loud, time, told).sample
+    torch.testing.assert_close(alone, patch.mean((-2, -1), keepdim=True), atol=1e-5, rtol=1e-4)
+
+
+def test_the_finer_network_begins_where_the_coarse_ended(work: Path) -> None:
+    run = WanPretraining(TINY, work, "cpu", lambda line: None)
+    coarse, fine = run.coarse()["transformer"], run.denoiser()["transformer"]
+    assert (coarse.config.patch_size[1:], fine.config.patch_size[1:]) == ((2, 2), (1, 1))
+    known, learned = (module.blocks[0].attn1.to_q.weight.flatten() for module in (coarse, fine))
+    fresh = run._model()["transformer"].blocks[0].attn1.to_q.weight.flatten()
+    assert (learned - known).norm() < 0.3 * (learned - fresh).norm()
 
 
 def test_a_folder_is_trained_by_the_recipe_its_card_asks_for(folder: Path, tmp_path: Path) -> None:

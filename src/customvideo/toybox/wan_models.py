@@ -103,10 +103,11 @@ def build_autoencoder() -> AutoencoderKLWan:
     )
 
 
-def build_denoiser() -> WanTransformer3DModel:
-    """Seven blocks of 160 channels, which see 4x6 positions a latent."""
+def build_denoiser(patch: int = 1) -> WanTransformer3DModel:
+    """Seven blocks of 160 channels, which see every `patch`-th of the 8x12 positions of a latent
+    down and across: 8x12 in the model itself, 4x6 where Wan's own patches of 2x2 begin it."""
     return WanTransformer3DModel(
-        patch_size=(1, 2, 2),
+        patch_size=(1, patch, patch),
         num_attention_heads=5,
         attention_head_dim=32,
         in_channels=LATENT_CHANNELS,

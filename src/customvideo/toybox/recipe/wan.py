@@ -1,4 +1,5 @@
-"""The recipe of the Wan edition: render, autoencoder, denoiser on pictures, on clips, export.
+"""The recipe of the Wan edition: render, autoencoder, denoiser on pictures, coarsely and then
+position by position, on clips, export.
 
 `WanPretraining` does every stage that its folder does not hold yet, like the toybox's own
 (`pretrain.py`), whose judges serve this edition, too. What it leaves is an ordinary `WanPipeline`
@@ -30,21 +31,28 @@ from customvideo.toybox.recipe.wan_autoencoder import (
     by_pictures,
     encode_clips,
 )
-from customvideo.toybox.recipe.wan_denoiser import WanDenoiserStage, WanShelf, quiet_paddings
+from customvideo.toybox.recipe.wan_denoiser import (
+    WanDenoiserStage,
+    WanShelf,
+    finer,
+    quiet_paddings,
+)
 
 __all__ = ["RECIPES", "WAN_STAGES", "WanConfig", "WanPretraining"]
 
 Progress = Callable[[str], None]
-WAN_STAGES = ("render", "autoencoder", "denoiser", "motion")
+WAN_STAGES = ("render", "autoencoder", "coarse", "denoiser", "motion")
 RECIPES = "toybox-wan"
 """How the packaged recipes for it are called, after the method's name."""
 _SCALE = "latents.json"
+_COARSE = 2
+"""Positions a side that the denoiser reads as one in the beginning."""
 _MEASURED = 1_000
 """Pictures from which the latents' means and deviation are taken."""
 
 
 class WanConfig(BaseModel):
-    """Sizes of the Wan edition's recipe; the defaults take a free CPU core about an hour, by
+    """Sizes of the Wan edition's recipe; the defaults take a free CPU core about HOURS, by
     count."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,8 +67,9 @@ class WanConfig(BaseModel):
     batch: int = Field(1, ge=1)
     """Multiplies every stage's batch: 1 fills a CPU core, 8 is still little for a GPU."""
     autoencoder_steps: int = Field(1_500, ge=1)
+    coarse_steps: int = Field(2_500, ge=1)
     denoiser_steps: int = Field(2_500, ge=1)
-    motion_steps: int = Field(300, ge=1)
+    motion_steps: int = Field(200, ge=1)
 
     @classmethod
     def sized_for(cls, device: str, changes: dict[str, int]) -> WanConfig:
@@ -84,6 +93,7 @@ _ON_GPU = {
     "clips": 8_000,
     "batch": 4,
     "autoencoder_steps": 10_000,
+    "coarse_steps": 5_000,
     "denoiser_steps": 20_000,
     "motion_steps": 5_000,
 }
@@ -126,15 +136,33 @@ class WanPretraining:
         vae.register_to_config(**self._scale(by_pictures(vae)))
         return vae
 
-    def denoiser(self) -> dict[str, Any]:
-        """Train (or load) denoiser and text encoder on pictures."""
-        parts, steps = self._model(), self.config.denoiser_steps
+    def coarse(self) -> dict[str, Any]:
+        """Train (or load) denoiser and text encoder on pictures in patches of 2x2, a fourth of the
+        work: places, colours, and who stands where."""
+        return self._on_pictures("wan-coarse", self._model(_COARSE), self.config.coarse_steps)
 
+    def denoiser(self) -> dict[str, Any]:
+        """Train (or load) both on pictures position by position, from where the coarse ended: who
+        it is that stands there."""
+        parts = self._model()
+
+        def begin() -> None:
+            known = self.coarse()
+            channels = parts["transformer"].config.in_channels
+            parts["transformer"].load_state_dict(finer(known["transformer"].state_dict(), channels))
+            parts["text_encoder"].load_state_dict(known["text_encoder"].state_dict())
+
+        return self._on_pictures("wan-denoiser", parts, self.config.denoiser_steps, begin)
+
+    def _on_pictures(
+        self, name: str, parts: dict[str, Any], steps: int, begin: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
         def stage() -> Stage:
+            begin()
             return self._denoising(parts, steps, ("lone", "pictures"), clip_share=0.0)
 
         course = Course(
-            name="wan-denoiser",
+            name=name,
             steps=steps,
             learning_rate=1.5e-3,
             warmup=min(100, steps // 10 + 1),
@@ -209,9 +237,9 @@ class WanPretraining:
         read: dict[str, list[float]] = json.loads(path.read_text(encoding="utf-8"))
         return read
 
-    def _model(self) -> dict[str, Any]:
+    def _model(self, patch: int = 1) -> dict[str, Any]:
         """Fresh networks; words start where the toybox's own text encoder left them."""
-        transformer = wan_models.build_denoiser()
+        transformer = wan_models.build_denoiser(patch)
         quiet_paddings(transformer)
         torch.nn.init.zeros_(transformer.proj_out.weight)
         text = wan_models.build_text_encoder(self.tokenizer)
