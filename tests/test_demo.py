@@ -23,6 +23,7 @@ from customvideo.evaluation.evaluate import Encoders
 from customvideo.evaluation.instances import Instance
 from customvideo.runs.learning import Job
 from customvideo.runs.scoring import finder_for
+from customvideo.subjects.grabcut import GrabCut
 from customvideo.subjects.prompt import Prompt
 from customvideo.training.interrupt import Interrupted
 from customvideo.training.progress import StepReport
@@ -65,6 +66,22 @@ def finder() -> Iterator[None]:
                 finder_for(backbone) if backbone.name == "toybox" else Halves()
             ),
         )
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def masks_once() -> Iterator[None]:
+    """The same photos are segmented by every demo here; half of its time would go there."""
+    segment, known = GrabCut.__call__, dict[bytes, np.ndarray]()
+
+    def remembered(self: GrabCut, image: np.ndarray, category: str) -> np.ndarray:
+        key = image.tobytes()
+        if key not in known:
+            known[key] = segment(self, image, category)
+        return known[key].copy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GrabCut, "__call__", remembered)
         yield
 
 
