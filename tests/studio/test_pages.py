@@ -83,6 +83,21 @@ def test_every_page_is_whole_and_accessible(
     assert not watched.wrong
 
 
+def test_what_was_chosen_stays_chosen_on_another_page(chromium: Any, filled: Running) -> None:
+    watched = open_page(chromium, filled.url, width=SIZES[1])
+    watched.page.wait_for_selector("#pages >> visible=true")
+    for name, box, at_first in (("Train", "<tom> cat", True), ("Library", HOSTILE, False)):
+        go(watched, name)
+        if name == "Library":
+            watched.page.get_by_text("Merge several into one").click()
+        tick = watched.page.get_by_label(box).and_(watched.page.get_by_role("checkbox"))
+        assert tick.is_checked() == at_first, name
+        tick.click()
+        go(watched, "Generate")
+        go(watched, name)
+        assert tick.is_checked() != at_first, name
+
+
 def test_names_are_text(chromium: Any, filled: Running) -> None:
     """They are on the pages as they were given, and what cannot be a name is refused as text."""
     watched = open_page(chromium, filled.url, width=SIZES[1])

@@ -71,7 +71,8 @@ def build(workspace: Workspace) -> Any:
                 with gr.Tab(name, id=name.lower()) as tab:
                     page = lay_out(desk)
                 pages.append(page)
-                tab.select(page.refresh, desk.project, page.outputs, show_progress="hidden")
+                given = [desk.project, *page.kept]
+                tab.select(page.refresh, given, page.outputs, show_progress="hidden")
         _wire(desk, blocks, bar, welcome, tabs, pages)
     return blocks
 

@@ -25,7 +25,8 @@ __all__ = ["Desk", "Page", "Refresh", "told", "warn", "word_choices"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Refresh = Callable[[str | None], Sequence[Any]]
+Refresh = Callable[..., Sequence[Any]]
+"""A project's id, then the values of what is kept, if any, to a value for each output."""
 
 _SECONDS = 10
 _MOST_TOASTS = 4
@@ -36,11 +37,13 @@ class Page:
     """What the app needs of a page: how to bring it up to date, and what that changes.
 
     `refresh` takes the project's id and gives a value for each of `outputs`; it changes nothing in
-    the workspace and may be called at any time.
+    the workspace and may be called at any time. With the values of `kept` after the id, what
+    somebody chose there stays chosen; without them the page is as it is at first.
     """
 
     refresh: Refresh
     outputs: Sequence[Any]
+    kept: Sequence[Any] = ()
 
 
 @dataclass(frozen=True, eq=False)

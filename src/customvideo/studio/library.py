@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class _Tools:
             self.file = gr.File(
                 label="An adapter.safetensors", file_types=[".safetensors"], height=120
             )
+        self.chosen = [self.several, self.one]
         self.jobs = panel(elem_id="library-jobs")
         with gr.Accordion("Deleted things and disk space", open=False):
             self.trash = panel(elem_id="trash")
@@ -58,13 +60,17 @@ def build(desk: Desk) -> Page:
     tools = _Tools()
     outputs = [adapters, tools.several, tools.one, tools.jobs, tools.trash]
 
-    def refresh(project: str | None) -> list[Any]:
+    def refresh(
+        project: str | None, ticked: Sequence[str] = (), chosen: str | None = None
+    ) -> list[Any]:
         found = desk.workspace.library.adapters()
         choices = [(one.name, one.id) for one in found.entries]
+        ids = [id for _, id in choices]
+        one = chosen if chosen in ids else next(iter(ids), None)
         return [
             _adapters(desk),
-            gr.CheckboxGroup(choices=choices, value=[]),
-            gr.Dropdown(choices=choices, value=choices[0][1] if choices else None),
+            gr.CheckboxGroup(choices=choices, value=[id for id in ids if id in ticked]),
+            gr.Dropdown(choices=choices, value=one),
             _jobs(desk, project),
             _trash(desk),
         ]
@@ -72,12 +78,12 @@ def build(desk: Desk) -> Page:
     _wire_list(desk, adapters, tools, refresh, outputs)
     _wire_tools(desk, adapters, tools, refresh, outputs)
     _wire_import(desk, tools, refresh, outputs)
-    return Page(refresh, outputs)
+    return Page(refresh, outputs, tools.chosen)
 
 
 def _wire_list(desk: Desk, adapters: Any, tools: _Tools, refresh: Refresh, outputs: Any) -> None:
     @told
-    def act(project: str, event: gr.EventData) -> list[Any]:
+    def act(project: str, ticked: list[str], chosen: str, event: gr.EventData) -> list[Any]:
         do, id = event._data["do"], event._data["adapter"]
         undo: Any = gr.skip()
         if do == "delete":
@@ -85,7 +91,7 @@ def _wire_list(desk: Desk, adapters: Any, tools: _Tools, refresh: Refresh, outpu
         else:
             owner = desk.workspace.library.adapter(id).project or project
             desk.workspace.queue.submit("evaluate", owner, {"adapter": id})
-        return [*refresh(project), undo]
+        return [*refresh(project, ticked, chosen), undo]
 
     @told
     def restore(project: str, event: gr.EventData) -> list[Any]:
@@ -95,7 +101,7 @@ def _wire_list(desk: Desk, adapters: Any, tools: _Tools, refresh: Refresh, outpu
             desk.workspace.trash.restore(event._data["entry"])
         return [*refresh(project), ""]
 
-    adapters.click(act, desk.project, [*outputs, desk.undo])
+    adapters.click(act, [desk.project, *tools.chosen], [*outputs, desk.undo])
     tools.trash.click(restore, desk.project, [*outputs, desk.undo])
 
 

@@ -29,18 +29,24 @@ def build(desk: Desk) -> Page:
             queue = panel(elem_id="queue")
             live = panel(elem_id="live")
     watched = gr.State("")
+    offered = gr.State(())
     _wire_form(desk, form, queue, live, watched)
     _wire_queue(desk, queue, live, watched)
 
-    def refresh(project: str | None) -> list[Any]:
+    def refresh(
+        project: str | None, ticked: Sequence[str] = (), known: Sequence[str] = ()
+    ) -> list[Any]:
         subjects = desk.workspace.shelf(project).list() if project else ()
         names = [(f"{one.word} {one.category}", one.name) for one in subjects]
+        # Who is new is meant; who was taken out stays out.
+        meant = [name for _, name in names if name in ticked or name not in known]
         return [
-            gr.CheckboxGroup(choices=names, value=[name for _, name in names]),
+            gr.CheckboxGroup(choices=names, value=meant),
+            [name for _, name in names],
             *_looked(desk, project, ""),
         ]
 
-    return Page(refresh, [form.subjects, queue, live])
+    return Page(refresh, [form.subjects, offered, queue, live], [form.subjects, offered])
 
 
 class _Form:
