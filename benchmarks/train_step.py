@@ -76,7 +76,8 @@ class Bench:
 
     @property
     def canvas(self) -> tuple[int, int]:
-        return self.recipe.canvas or self.backbone.size
+        size: tuple[int, int] = self.recipe.canvas or self.backbone.size
+        return tuple(self.options.canvas) if self.options.canvas else size
 
     @property
     def rows(self) -> int:
@@ -212,6 +213,8 @@ def main() -> int:
         backbone = load_model(options, folder, make)
         named = options.backbone if options.size == "own" else folder
         recipe = default_recipe(backbone=named)
+        if options.scenes:
+            recipe = recipe.model_copy(update={"batch_size": options.scenes})
         if options.no_prior:
             values = {**recipe.method_options, "prior_weight": 0.0}
             recipe = recipe.model_copy(update={"method_options": values})
@@ -237,6 +240,8 @@ def parse_options() -> argparse.Namespace:
     add_model_options(parser)
     parser.add_argument("--compare", action="append", choices=COMPARISONS, help="repeat for more")
     parser.add_argument("--no-prior", action="store_true", help="without class-prior rows")
+    parser.add_argument("--canvas", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--scenes", type=int, default=0, help="a step; 0 for the recipe's own")
     parser.add_argument("--pairs", type=int, default=30)
     parser.add_argument("--warm-up", type=int, default=2)
     return parser.parse_args()
