@@ -17,7 +17,7 @@ from customvideo.backbones import blank as blank_module
 from customvideo.backbones import folder as folder_module
 from customvideo.backbones import sizes
 from customvideo.backbones.base import BACKBONES, load_backbone
-from customvideo.backbones.blank import blank
+from customvideo.backbones.blank import blank, without_weights
 from customvideo.backbones.sizes import PUBLISHED, missing_bytes, published
 from customvideo.config import (
     Recipe,
@@ -119,6 +119,21 @@ def test_a_blank_model_is_the_loaded_one_but_for_its_numbers(tmp_path: Path) -> 
     assert {name: tuple(value.shape) for name, value in found} == wanted
     # And nothing is left behind: networks are read again.
     assert load_backbone(folder, "cpu").fingerprint == real.fingerprint
+
+
+def test_random_numbers_are_the_same_each_time(tmp_path: Path) -> None:
+    folder = build_tiny_wan(tmp_path / "wan")
+    before = torch.get_rng_state()
+    prints = set()
+    for _ in range(2):
+        with without_weights("cpu"):
+            prints.add(load_backbone(folder, "cpu").fingerprint)
+        torch.rand(1)
+    assert len(prints) == 1 and prints != {load_backbone(folder, "cpu").fingerprint}
+    torch.set_rng_state(before)
+    with without_weights("cpu"):
+        load_backbone(folder, "cpu")
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_what_a_step_keeps_and_does_is_counted_alike_without_numbers(tmp_path: Path) -> None:

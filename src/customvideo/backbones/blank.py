@@ -9,6 +9,7 @@ configs a published model has is `sizes.py`.
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -102,8 +103,9 @@ def without_weights(
 ) -> Iterator[dict[str, nn.Module]]:
     """Inside, diffusers and transformers make networks of their configs instead of reading weights.
 
-    Their numbers are whatever the networks' own initialisers draw on `device`; with a `mode` they
-    have none, and pass for networks on the CPU. A tokenizer whose files are not there is replaced
+    Their numbers are whatever the networks' own initialisers draw on `device`, the same ones each
+    time for a part of the same name; with a `mode` they have none, and pass for networks on the
+    CPU. A tokenizer whose files are not there is replaced
     by one that knows no word. The result fills with what was made, by the names of the folders.
     """
     made: dict[str, nn.Module] = {}
@@ -114,14 +116,14 @@ def without_weights(
 
     def diffuser(cls: Any, path: Any, **options: Any) -> Any:
         place = _place(path, options)
-        with torch.device(device), _type(options):
+        with _seeded(place.name, device), torch.device(device), _type(options):
             network = cls.from_config(cls.load_config(place, local_files_only=True))
         return keep(place.name, _partly_float32(network))
 
     def transformer(cls: Any, path: Any, **options: Any) -> Any:
         place = _place(path, options)
         config = cls.config_class.from_pretrained(place, local_files_only=True)
-        with torch.device(device), _type(options):
+        with _seeded(place.name, device), torch.device(device), _type(options):
             network = cls(config)
         return keep(place.name, network)
 
@@ -184,6 +186,14 @@ def staying(module: Any) -> Any:
 
 def _place(path: Any, options: dict[str, Any]) -> Path:
     return Path(path) / (options.get("subfolder") or "")
+
+
+@contextmanager
+def _seeded(name: str, device: str) -> Iterator[None]:
+    """Draws inside depend on `name` alone, and leave no trace."""
+    with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
+        torch.manual_seed(zlib.crc32(name.encode()))
+        yield
 
 
 @contextmanager
