@@ -37,6 +37,13 @@ FORMATS: dict[str, Callable[[], dict[str, Tensor]]] = {
     ),
     "diffusers": lambda: pair("transformer.blocks.1.attn2.to_k", "lora_A", "lora_B"),
     "older diffusers": lambda: pair("transformer.blocks.1.attn2.to_k", "lora.down", "lora.up"),
+    "an adapter with a name": lambda: pair(
+        "transformer.blocks.1.attn2.to_k", "lora_A.mine", "lora_B.mine"
+    ),
+    "peft of published names": lambda: pair(
+        "base_model.model.diffusion_model.blocks.1.cross_attn.k", "lora_A", "lora_B"
+    ),
+    "kohya, two lines": lambda: pair("lora_unet__blocks_1_cross_attn_k", "lora_down", "lora_up"),
     "peft": lambda: pair("base_model.model.blocks.1.attn2.to_k", "lora_A", "lora_B"),
     "kohya": lambda: {
         **pair("lora_unet_blocks_1_cross_attn_k", "lora_down", "lora_up"),
@@ -211,3 +218,90 @@ def test_imported_names_are_in_the_header(wan: Backbone, tmp_path: Path) -> None
     header = import_adapter(saved(tmp_path, FORMATS["kohya"]()), wan).header
     assert header.method == "imported" and header.settings == {"file": "other.safetensors"}
     assert load_file(tmp_path / "other.safetensors")
+
+
+def told(tmp_path: Path, config: dict[str, Any], *, beside: bool, **more: Tensor) -> Path:
+    """A LoRA whose scale is told by PEFT's config beside it, or in diffusers' metadata."""
+    tensors = {key: value.clone() for key, value in FORMATS["diffusers"]().items()} | more
+    metadata = {"format": "pt"}
+    if beside:
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    else:
+        flat = {f"transformer.{name}": value for name, value in config.items()}
+        metadata["lora_adapter_metadata"] = json.dumps(flat)
+    path = tmp_path / "adapter_model.safetensors"
+    save_file(tensors, path, metadata=metadata)
+    return path
+
+
+@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize(
+    ("config", "scale"),
+    [
+        ({"lora_alpha": 8, "r": RANK}, 4.0),
+        ({"lora_alpha": 8, "r": RANK, "use_rslora": True}, 8 / RANK**0.5),
+        ({"lora_alpha": 8, "r": RANK, "alpha_pattern": {"to_k": 3, "to_v": 5}}, 1.5),
+        ({"lora_alpha": 8, "r": RANK, "alpha_pattern": {"^blocks.1.attn2.to_q": 3}}, 4.0),
+    ],
+)
+def test_a_scale_that_is_told_elsewhere_counts(
+    config: dict[str, Any], scale: float, beside: bool, wan: Backbone, tmp_path: Path
+) -> None:
+    (delta,) = import_adapter(told(tmp_path, config, beside=beside), wan).deltas.values()
+    torch.testing.assert_close(delta.merged(), UP @ DOWN * scale)
+
+
+def test_a_bias_of_a_lora_is_scaled_and_one_of_a_difference_is_not(
+    wan: Backbone, tmp_path: Path
+) -> None:
+    name, ones = "transformer.blocks.1.attn2.to_k", torch.ones(DIM)
+    more = {f"{name}.lora_B.bias": ones, f"{name}.diff_b": 10 * ones}
+    path = told(tmp_path, {"lora_alpha": 8}, beside=True, **more)
+    (delta,) = import_adapter(path, wan).deltas.values()
+    assert isinstance(delta, WeightDelta) and delta.added_bias is not None
+    torch.testing.assert_close(delta.added_bias, 14 * ones)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"lora_alpha": "much"}, "no number"),
+        ({"lora_alpha": 8, "alpha_pattern": {"(a|b)+": 3}}, "alpha_pattern"),
+    ],
+)
+def test_a_scale_that_cannot_be_read_is_refused(
+    config: dict[str, Any], why: str, wan: Backbone, tmp_path: Path
+) -> None:
+    with pytest.raises(AdapterError, match=why):
+        import_adapter(told(tmp_path, config, beside=False), wan)
+
+
+K = "diffusion_model.blocks.1.cross_attn.k"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "why"),
+    [
+        ({f"{K}.lora_A.weight": DOWN, f"{K}.lora_B.weight": UP[:, :1]}, "do not fit together"),
+        ({f"{K}.lora_A.weight": DOWN[0], f"{K}.lora_B.weight": UP}, "do not fit together"),
+        ({f"{K}.lora_A.weight": torch.ones(()), f"{K}.lora_B.weight": UP}, "do not fit together"),
+        ({f"{K}.lora_A.weight": DOWN[:0], f"{K}.lora_B.weight": UP[:, :0]}, "do not fit together"),
+        (pair(K, "lora_A", "lora_B") | {f"{K}.alpha": torch.ones(2)}, "do not fit together"),
+        ({f"{K}.lora_A.weight": DOWN * torch.nan, f"{K}.lora_B.weight": UP}, "no finite number"),
+        ({f"{K}.lora_A.weight": DOWN + 1j, f"{K}.lora_B.weight": UP + 0j}, "no finite number"),
+        (pair(K, "lora_A", "lora_B") | FORMATS["diffusers"](), "two things"),
+        ({f"{K}.lokr_w1": UP, f"{K}.lokr_w2": DOWN}, "no plain LoRA"),
+        ({"x.custom_diffusion.weight": torch.ones(())}, "no layer"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(
+    tensors: dict[str, Tensor], why: str, wan: Backbone, tmp_path: Path
+) -> None:
+    with pytest.raises(AdapterError, match=why):
+        import_adapter(saved(tmp_path, tensors), wan)
+
+
+def test_a_difference_beside_a_lora_is_added(wan: Backbone, tmp_path: Path) -> None:
+    tensors = pair(K, "lora_A", "lora_B") | {f"{K}.diff": torch.ones(DIM, DIM)}
+    (delta,) = import_adapter(saved(tmp_path, tensors), wan).deltas.values()
+    torch.testing.assert_close(delta.merged(), UP @ DOWN + 1)

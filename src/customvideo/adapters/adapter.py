@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from customvideo.adapters.attachment import Attachment
-from customvideo.adapters.deltas import Delta, read_delta
+from customvideo.adapters.deltas import Delta, LinearDelta, read_delta
 from customvideo.adapters.gates import Gate
 from customvideo.adapters.header import (
     AdapterHeader,
@@ -133,7 +133,11 @@ class Adapter(nn.Module):
             )
         for path, delta in earlier.deltas.items():
             # Its own, whatever their rank: a merged adapter may have other ones than the method.
-            self._deltas[_escape(path)] = copy.deepcopy(delta)
+            copied, own = copy.deepcopy(delta), self.deltas[path]
+            if isinstance(copied, LinearDelta) and isinstance(own, LinearDelta):
+                # A rule of training, which a file does not keep.
+                copied.holds_first = own.holds_first
+            self._deltas[_escape(path)] = copied
         self.header = self.header.model_copy(update={"alpha": earlier.header.alpha})
 
     def _take_over(self, earlier: Adapter) -> None:
@@ -175,6 +179,8 @@ class Adapter(nn.Module):
         self.check_fits(backbone)
         self.to(backbone.device)
         with ExitStack() as undo:
+            undo.callback(_forget_prompts, backbone)
+            _forget_prompts(backbone)
             words = self.tokens.attach(backbone.tables()[0])
             undo.callback(words.detach)
             gate = self._gate(backbone)
@@ -281,6 +287,12 @@ def _assemble(header: AdapterHeader, tensors: dict[str, Tensor]) -> Adapter:
 
 def _escape(path: str) -> str:
     return path.replace(".", "/")
+
+
+def _forget_prompts(backbone: Backbone) -> None:
+    """What was remembered of encoded prompts holds no longer, once anything is put on or off."""
+    for table in backbone.tables():
+        table.memory.clear()
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
 from customvideo.adapters.gates import Gate
+from customvideo.adapters.sums import Sums
 from customvideo.backbones.base import Backbone, JointText
 from customvideo.errors import AdapterError
 
@@ -24,6 +24,7 @@ __all__ = [
     "BottleneckDelta",
     "Delta",
     "FullDelta",
+    "LinearDelta",
     "LowRankDelta",
     "RoutedDelta",
     "WeightDelta",
@@ -63,7 +64,7 @@ class Delta(nn.Module):
         return _weight_shape(_layer(backbone, path))
 
 
-class _OutputDelta(Delta):
+class LinearDelta(Delta):
     """A delta of a linear layer, added to the layer's output; to the text's positions alone where
     the layer reads text and video together (`JointText`).
 
@@ -112,7 +113,7 @@ class _OutputDelta(Delta):
         return shape if len(shape) == 2 else ()
 
 
-class FullDelta(_OutputDelta):
+class FullDelta(LinearDelta):
     """A full (out, in) matrix D: the layer gives W x + D x. Custom Diffusion's K/V training."""
 
     def __init__(self, out_features: int, in_features: int, *, holds_first: bool = False) -> None:
@@ -133,7 +134,7 @@ class FullDelta(_OutputDelta):
         return self.weight
 
 
-class LowRankDelta(_OutputDelta):
+class LowRankDelta(LinearDelta):
     """(alpha / rank) U D with U (out, rank) and D (rank, in); LoRA (Hu et al. 2021), eq. 3."""
 
     def __init__(
@@ -168,7 +169,7 @@ class LowRankDelta(_OutputDelta):
         return self.up @ self.down * self.scale
 
 
-class RoutedDelta(_OutputDelta):
+class RoutedDelta(LinearDelta):
     """Several linear deltas of one layer, each heard at its own words: gated adapters, merged."""
 
     def __init__(self, parts: Sequence[FullDelta | LowRankDelta]) -> None:
@@ -220,33 +221,11 @@ class WeightDelta(Delta):
                 f"The layer '{path}' has its weights in 8 bits, to which nothing can be added; "
                 "set base=full, or train a method that adds to outputs."
             )
-        own, found = layer._parameters, layer.__dict__.get("forward")
         added = {"weight": self.added_weight, "bias": self.added_bias}
         pairs = {name: delta for name, delta in added.items() if delta is not None}
         for name, delta in pairs.items():
-            _lay_out(delta, own[name])
-        plain = layer.forward
-        # The sum with zeros is the same weight at another address, which rounds otherwise.
-        zeros = {name: delta._version for name, delta in pairs.items() if _known_zero(delta)}
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            learning = torch.is_grad_enabled()
-            counting = [n for n in pairs if learning or zeros.get(n) != pairs[n]._version]
-            kept = {name: own[name] for name in counting}
-            # Never outside this call: whoever looks at the layer finds its own parameters.
-            own.update({name: _sum(kept[name], pairs[name], strength) for name in counting})
-            try:
-                return plain(*args, **kwargs)
-            finally:
-                own.update(kept)
-
-        def undo() -> None:
-            del layer.forward
-            if found is not None:
-                layer.forward = found
-
-        layer.forward = forward
-        return undo
+            _lay_out(delta, layer._parameters[name])
+        return Sums.of(layer).add(pairs, strength)
 
     def shape_in(self, backbone: Backbone, path: str) -> tuple[int, ...]:
         layer = _layer(backbone, path)
@@ -256,10 +235,6 @@ class WeightDelta(Delta):
     def merged(self) -> Tensor:
         """What to add to the layer's weight for the same effect, besides `added_bias`."""
         return self.added_weight
-
-
-def _known_zero(delta: Tensor) -> bool:
-    return not isinstance(delta, FakeTensor) and not bool(delta.any())
 
 
 class BottleneckDelta(Delta):
@@ -388,10 +363,6 @@ def _uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator | N
 
 def _zeros_like(tensor: Tensor) -> nn.Parameter:
     return nn.Parameter(torch.zeros_like(tensor, dtype=torch.float32, device="cpu"))
-
-
-def _sum(weight: Tensor, delta: Tensor, strength: float) -> Tensor:
-    return weight + (delta if strength == 1 else strength * delta).to(weight.dtype)
 
 
 def _lay_out(delta: Tensor, weight: Tensor) -> None:

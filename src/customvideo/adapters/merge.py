@@ -103,6 +103,11 @@ def merge_adapters(
             f"Gated adapters are heard at their own words alone, and '{how}' would find nothing to "
             "reconcile; merge them with --how sum, which loses nothing."
         )
+    if how != "sum" and not all(adapter.words for adapter in adapters):
+        raise AdapterError(
+            f"Adapters without words of their own say nothing that '{how}' could keep apart; "
+            "merge them with --how sum."
+        )
     rows = torch.cat([adapter.tokens.value.cpu() for adapter in adapters])
     words = [word for adapter in adapters for word in adapter.words]
     space = adapters[0].header.space
@@ -282,8 +287,9 @@ class _ClosedForm:
         key = id(self._ordinary.states[path])
         if key not in self._lifts:
             ids = self._ordinary.ids
-            # What begins every text means nothing.
-            first = (ids == self._begin).any(dim=1).long()
+            # What begins every text means nothing; T5's begin with nothing of the kind.
+            begun = torch.zeros_like(ids) if self._begin is None else (ids == self._begin)
+            first = begun.any(dim=1).long()
             ordinary = self._spans(self._ordinary, path, first.tolist())
             named = [
                 torch.cat([self._spans(found, path, starts) for found, starts in group])

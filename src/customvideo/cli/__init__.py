@@ -182,7 +182,8 @@ def generate(  # noqa: PLR0913 - a verb's parameters are its flags
         typer.Option(help="Whose words keep to their places: off, alike, all; else the run's."),
     ] = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="In about a third of the time: fewer, cheaper steps.")
+        bool,
+        typer.Option("--fast", help="In half of the time, and a little less alike: fewer steps."),
     ] = False,
     frames: Annotated[int | None, typer.Option(help="Length of the video.")] = None,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Height and width.")] = None,

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 from customvideo.exports.names import experts
 from customvideo.exports.order import DTYPES, Order
+from customvideo.exports.possible import CLIP
 from customvideo.subjects.prompt import LearnedWord, list_subjects
 
 __all__ = ["file_metadata", "hint", "prompt_words", "usage"]
 
+_SPELLS_OUT = ("diffusers", "merged-folder")
+"""Targets whose program reads a word of several vectors as one with CLIP alone."""
 _MODULES = {"wan": "networks.lora_wan"}
 _BASES = {"animatediff": "sd_1.5", "ltx": "ltxv"}
 _TOOLS = {
@@ -36,14 +39,19 @@ def hint(order: Order) -> str:
 
 
 def prompt_words(order: Order) -> list[str]:
-    """The learned words as prompts name them: `<tom> cat`."""
-    return [f"{word.word} {word.category}" for word in order.adapter.words]
+    """The learned words as prompts name them: `<tom> cat`, or all of a word's vectors one by one,
+    `<tom> <tom>_1 cat`, where the target's program does not know that they are one word."""
+    apart = order.target in _SPELLS_OUT and order.backbone.family not in CLIP
+    return [
+        f"{' '.join(word.tokens) if apart else word.word} {word.category}"
+        for word in order.adapter.words
+    ]
 
 
-def file_metadata(order: Order, rank: int | None = None) -> dict[str, str]:
-    """Metadata for one file; `rank` is the largest in it, None if it is no LoRA."""
+def file_metadata(order: Order, kind: str, rank: int | None = None) -> dict[str, str]:
+    """Metadata for one file, a `kind` of modelspec's such as lora; `rank` is the largest in it,
+    None if its matrices are whole."""
     base = _base(order)
-    kind = "lora" if rank else "textual-inversion"
     found = {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{base}/{kind}",
@@ -84,7 +92,7 @@ def usage(order: Order, notes: Sequence[str]) -> str:
         _TOOLS[order.target].format(**texts),
         "",
     ]
-    if words:
+    if words and all(len(word.tokens) == 1 for word in words):
         lines += [f"Each word stands before its category: `{list_subjects(words)}`."]
     backbone, asked = order.backbone, dict(order.sampling)
     usual = {"frames": backbone.frames, "height": backbone.size[0], "width": backbone.size[1]}

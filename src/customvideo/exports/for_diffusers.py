@@ -93,7 +93,9 @@ def _write_clip(order: Order, folder: Path) -> Exported:
     steps = ""
     if order.adapter.deltas:
         tensors = _processors(order)
-        write_tensors(folder / PROCESSORS, tensors, file_metadata(order), order.dtype)
+        write_tensors(
+            folder / PROCESSORS, tensors, file_metadata(order, "custom-diffusion"), order.dtype
+        )
         steps += _LOAD_PROCESSORS
     for word in order.adapter.words:
         write_inversion(order, folder / "words" / f"{word.name}.safetensors", word.name)

@@ -46,7 +46,7 @@ def write_lora(order: Order, folder: Path, stem: str) -> Exported:
     for expert, tensors in files.items():
         rank = max((part.rank for part in parts.values()), default=None)
         target = folder / expert_files(order, stem)[expert]
-        write_tensors(target, tensors, file_metadata(order, rank), order.dtype)
+        write_tensors(target, tensors, file_metadata(order, "lora", rank), order.dtype)
     losses = {path: part.lost / part.norm if part.norm else 0.0 for path, part in parts.items()}
     return Exported(losses, overall(parts.values()))
 

@@ -85,10 +85,17 @@ def _layer(order: Order, pipeline: Any, path: str) -> Any:
 
 @torch.no_grad()
 def _add(layer: Any, delta: Delta) -> None:
+    """Add the delta in float32, whatever the type the layer was loaded in: that of the file is
+    chosen once it is in."""
     assert isinstance(delta, FullDelta | LowRankDelta | WeightDelta), "it has been checked"
-    layer.weight.copy_(layer.weight.float() + delta.merged().to(layer.weight.device))
+    if not layer.weight.is_floating_point() or layer.weight.element_size() < 2:
+        raise AdapterError(
+            "The backbone was loaded in 8 bits, which are no weights to write; load it whole, "
+            "without base, and export once more."
+        )
+    layer.weight.data = layer.weight.float() + delta.merged().to(layer.weight.device)
     if isinstance(delta, WeightDelta) and delta.added_bias is not None:
-        layer.bias.copy_(layer.bias.float() + delta.added_bias.to(layer.bias.device))
+        layer.bias.data = layer.bias.float() + delta.added_bias.to(layer.bias.device)
 
 
 @torch.no_grad()

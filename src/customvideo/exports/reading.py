@@ -18,54 +18,81 @@ from torch import Tensor, nn
 
 from customvideo.adapters.deltas import Delta, FullDelta, LowRankDelta, WeightDelta
 from customvideo.adapters.header import is_adapter
-from customvideo.backbones.base import Backbone
+from customvideo.backbones.base import Backbone, JointText
 from customvideo.errors import AdapterError
 from customvideo.exports.names import ENCODER, experts, original, places, split
+from customvideo.exports.scales import Scales
 from customvideo.files import is_dir, is_file
-from customvideo.records import parse_json
 
 __all__ = ["read_deltas", "read_weights"]
 
 _PARTS = {
     "lora_A.weight": "down",
-    "lora_A.default.weight": "down",
     "lora_down.weight": "down",
     "lora.down.weight": "down",
     "lora_B.weight": "up",
-    "lora_B.default.weight": "up",
     "lora_up.weight": "up",
     "lora.up.weight": "up",
     "alpha": "alpha",
     "diff": "weight",
     "diff_b": "bias",
-    "lora_B.bias": "bias",
+    "lora_B.bias": "up_bias",
 }
 """End of a tensor's name -> what it is of its layer."""
 _ENDS = tuple(sorted(_PARTS, key=len, reverse=True))
-_HEADS = ("model.diffusion_model.", "diffusion_model.", "base_model.model.", "unet.", "")
+_ADAPTER = re.compile(r"(lora_[AB])\.[^.]+\.(weight|bias)$")
+"""PEFT's names with the adapter's own in them."""
+_HEADS = (
+    *("base_model.model.diffusion_model.", "model.diffusion_model.", "diffusion_model."),
+    *("base_model.model.", "pipe.dit.", "unet.", ""),
+)
+_OTHER_KINDS = ("lokr_", "hada_", "dora_scale", "lora_magnitude", "oft_", "vera_", "boft_")
 _PROCESSOR = re.compile(r"\.processor(\.|$)")
 _EXPERT = {"high_noise": "transformer", "low_noise": "transformer_2"}
 _SHOWN = 3
+_ONE = torch.ones(1)
 
 
 @dataclass
 class _Found:
-    """What a file says of one layer."""
+    """What a file says of one layer, which it calls `name`."""
 
+    name: str
     parts: dict[str, Tensor] = field(default_factory=dict)
 
-    def change(self, alpha: float | None) -> Tensor | None:
+    def change(self, scales: Scales) -> Tensor | None:
         """What is added to the layer's weight, in two dimensions if it is low-rank."""
+        own = self.parts.get("weight")
         if "up" not in self.parts:
-            return self.parts.get("weight")
+            return own
         up, down = self.parts["up"], self.parts["down"]
         product = up.flatten(1) @ down.flatten(1)
-        return product.reshape(*up.shape[:1], *down.shape[1:]) * self.scale(alpha)
+        product = product.reshape(*up.shape[:1], *down.shape[1:]) * self.scale(scales)
+        return product if own is None else product.reshape(own.shape) + own
 
-    def scale(self, alpha: float | None) -> float:
-        own = self.parts.get("alpha")
-        found = alpha if own is None else float(own)
-        return 1.0 if found is None else found / len(self.parts["down"])
+    def bias(self, scales: Scales) -> Tensor | None:
+        """What is added to the layer's bias."""
+        own, scaled = self.parts.get("bias"), self.parts.get("up_bias")
+        if scaled is None:
+            return own
+        scaled = scaled * self.scale(scales)
+        return scaled if own is None else own + scaled
+
+    def scale(self, scales: Scales) -> float:
+        rank, own = len(self.parts["down"]), self.parts.get("alpha")
+        return scales.scale(self.name, rank) if own is None else float(own) / rank
+
+    def fits(self) -> bool:
+        """Whether what belongs together is there, and of sizes that can be multiplied."""
+        together = {"up", "down", "alpha", "up_bias"} & set(self.parts)
+        if not together:
+            return True
+        if not {"up", "down"} <= together or self.parts.get("alpha", _ONE).numel() != 1:
+            return False
+        up, down, own = self.parts["up"], self.parts["down"], self.parts.get("weight")
+        if min(up.ndim, down.ndim) < 2 or not 0 < len(down) == up.flatten(1).shape[1]:
+            return False
+        return own is None or own.numel() == len(up) * down[0].numel()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -84,12 +111,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 raise AdapterError(
                     f"'{path}' is an adapter of customvideo already; use it as it is."
                 )
-            return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise AdapterError(
             f"'{path}' is no complete safetensors file ({str(error).rstrip('.')}); give one, and "
             "convert pickled weights (.bin, .pt, .ckpt) first."
         ) from error
+    for name, tensor in found.items():
+        if tensor.is_complex() or not tensor.float().isfinite().all():
+            raise AdapterError(
+                f"'{path}' holds something that is no finite number, in '{name}'; give another one."
+            )
+    return {name: tensor.float() for name, tensor in found.items()}
 
 
 def read_deltas(path: Path, backbone: Backbone) -> dict[str, Delta]:
@@ -105,15 +138,38 @@ def read_deltas(path: Path, backbone: Backbone) -> dict[str, Delta]:
     found: dict[str, _Found] = {}
     strange, names = [], _names(path, backbone, tensors)
     for key, tensor in tensors.items():
-        end = next((end for end in _ENDS if key.endswith(f".{end}")), None)
-        layer = None if end is None else _resolve(key.removesuffix(f".{end}"), names)
+        plain = _plain(key)
+        end = next((end for end in _ENDS if plain.endswith(f".{end}")), None)
+        name = plain.removesuffix(f".{end}")
+        layer = None if end is None else _resolve(name, names)
         if end is None or layer is None:
             strange.append(key)
-        else:
-            found.setdefault(layer, _Found()).parts[_PARTS[end]] = tensor
+            continue
+        parts = found.setdefault(layer, _Found(name)).parts
+        if _PARTS[end] in parts:
+            raise AdapterError(
+                f"'{path}' says two things of '{layer}', the second in '{key}'; give a file that "
+                "was written once."
+            )
+        parts[_PARTS[end]] = tensor
     _check_known(path, backbone, tensors, strange)
-    alpha = _peft_alpha(path)
-    return {layer: _delta(path, backbone, layer, one, alpha) for layer, one in found.items()}
+    scales = _scales(path)
+    return {layer: _delta(path, backbone, layer, one, scales) for layer, one in found.items()}
+
+
+def _plain(key: str) -> str:
+    """The name without what one trainer alone puts into it."""
+    key = _ADAPTER.sub(r"\1.\2", key)
+    for head in ("lora_unet_", "lora_te_", "lora_te1_"):
+        if key.startswith(head):
+            known = "lora_te_" if head == "lora_te1_" else head
+            return known + key.removeprefix(head).removeprefix("_")
+    return key
+
+
+def _scales(path: Path) -> Scales:
+    with safetensors.safe_open(path, framework="pt") as file:
+        return Scales.of(path, file.metadata())
 
 
 def _names(path: Path, backbone: Backbone, tensors: Iterable[str]) -> dict[str, str]:
@@ -163,6 +219,11 @@ def _check_known(
 ) -> None:
     if not tensors:
         raise AdapterError(f"'{path}' holds no weights; give a trained one.")
+    if any(kind in key for key in strange for kind in _OTHER_KINDS):
+        raise AdapterError(
+            f"'{path}' is no plain LoRA ({strange[0]}): LoKr, LoHa, DoRA and their like are not "
+            "read; merge it into a model with its own tools, or train a plain LoRA."
+        )
     if strange:
         more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
         raise AdapterError(
@@ -172,40 +233,39 @@ def _check_known(
         )
 
 
-def _peft_alpha(path: Path) -> float | None:
-    """The alpha in the config that PEFT saves beside its weights, which have none."""
-    config = path.parent / "adapter_config.json"
-    if not config.is_file() or not path.stem.startswith("adapter_model"):
-        return None
-    try:
-        return float(parse_json(config.read_text("utf-8"))["lora_alpha"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"'{config}' says no lora_alpha; copy it again.") from error
-
-
-def _delta(path: Path, backbone: Backbone, layer: str, found: _Found, alpha: float | None) -> Delta:
+def _delta(path: Path, backbone: Backbone, layer: str, found: _Found, scales: Scales) -> Delta:
     module: Any = backbone.layer(layer)
-    whole = "up" in found.parts and "down" in found.parts
-    if not whole and {"up", "down", "alpha"} & set(found.parts):
+    if not found.fits():
         raise AdapterError(
-            f"'{path}' holds only a part of what belongs to '{layer}'; copy the file again."
+            f"'{path}' holds only a part of what belongs to '{layer}', or matrices that do not fit "
+            "together; copy the file again."
         )
-    change, bias = found.change(alpha), found.parts.get("bias")
+    change, bias = found.change(scales), found.bias(scales)
+    change = _as_convolution(change, module.weight)
     _check_size(path, layer, module.weight, change)
     _check_size(path, layer, getattr(module, "bias", None), bias)
-    if bias is not None or not isinstance(module, nn.Linear):
+    # What is added to outputs counts at the text's positions alone, where text and video are one.
+    everywhere = not isinstance(backbone, JointText) or backbone.text_rows(layer) == slice(None)
+    if bias is not None or not isinstance(module, nn.Linear) or not everywhere:
         return _weight_delta(module, change, bias)
     with torch.no_grad():
-        if not whole:
+        if "up" not in found.parts or "weight" in found.parts:
             assert change is not None
             delta = FullDelta(*change.shape)
             delta.weight.copy_(change)
             return delta
         up, down = found.parts["up"], found.parts["down"]
-        low = LowRankDelta(len(up), down.shape[1], len(down))
-        low.up.copy_(up * found.scale(alpha))
-        low.down.copy_(down)
+        low = LowRankDelta(len(up), down[0].numel(), len(down))
+        low.up.copy_(up.flatten(1) * found.scale(scales))
+        low.down.copy_(down.flatten(1))
         return low
+
+
+def _as_convolution(change: Tensor | None, own: Tensor) -> Tensor | None:
+    """A matrix in the shape of a convolution of single pixels, which is one."""
+    if change is None or change.ndim != 2 or own.shape[:2] != change.shape:
+        return change
+    return change.reshape(own.shape) if own.numel() == change.numel() else change
 
 
 def _check_size(path: Path, layer: str, own: Tensor | None, change: Tensor | None) -> None:
@@ -234,7 +294,7 @@ def _processors(path: Path, tensors: Mapping[str, Tensor], backbone: Backbone) -
     found: dict[str, _Found] = {}
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition(".")
-        if not len(tensor) and _PROCESSOR.search(key):
+        if not tensor.numel() and _PROCESSOR.search(key):
             continue
         if kind not in ("weight", "bias") or name not in names:
             strange.append(key)
@@ -242,10 +302,10 @@ def _processors(path: Path, tensors: Mapping[str, Tensor], backbone: Backbone) -
         own: Any = getattr(backbone.layer(names[name]), kind, None)
         _check_size(path, names[name], own, tensor)
         change = tensor - own.detach().float().cpu()
-        found.setdefault(names[name], _Found()).parts[kind] = change
+        found.setdefault(names[name], _Found(name)).parts[kind] = change
     _check_known(path, backbone, tensors, strange)
     return {
-        layer: _delta(path, backbone, layer, _without_still(one), None)
+        layer: _delta(path, backbone, layer, _without_still(one), Scales({}, str(path)))
         for layer, one in found.items()
     }
 

@@ -31,7 +31,7 @@ def write_embeddings(order: Order, folder: Path) -> None:
     encoder = _ENCODERS[order.backbone.family]
     for name, rows in word_rows(order).items():
         path = folder / f"{name}.safetensors"
-        write_tensors(path, {encoder: rows}, file_metadata(order), order.dtype)
+        write_tensors(path, {encoder: rows}, file_metadata(order, "textual-inversion"), order.dtype)
 
 
 def write_inversion(order: Order, path: Path, name: str) -> None:
@@ -40,11 +40,11 @@ def write_inversion(order: Order, path: Path, name: str) -> None:
     rows = word_rows(order)[name]
     token = next(word.word for word in order.adapter.words if word.name == name)
     tensor = rows[0] if len(rows) == 1 else rows
-    write_tensors(path, {token: tensor}, file_metadata(order), order.dtype)
+    write_tensors(path, {token: tensor}, file_metadata(order, "textual-inversion"), order.dtype)
 
 
 def write_rows(order: Order, path: Path) -> None:
     """All rows in one file, (dim,) by the token that each belongs to."""
     rows = order.adapter.tokens.value.detach()
     tensors = dict(zip(order.adapter.tokens.tokens, rows, strict=True))
-    write_tensors(path, tensors, file_metadata(order), order.dtype)
+    write_tensors(path, tensors, file_metadata(order, "textual-inversion"), order.dtype)

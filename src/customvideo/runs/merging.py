@@ -132,7 +132,9 @@ def merge(plan: MergePlan, say: Say) -> Path:
     made[how].save(plan.out)
     if plan.report is not None:
         write_text(plan.report, _report(how, costs))
-    say(f"Wrote '{plan.out}', merged by {how}: {list_subjects(made[how].words)}")
+    words = made[how].words
+    told = list_subjects(words) if words else "it has no words of its own"
+    say(f"Wrote '{plan.out}', merged by {how}: {told}")
     return plan.out
 
 
