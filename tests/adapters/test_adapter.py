@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from customvideo.adapters.adapter import Adapter
-from customvideo.adapters.build import AdapterConfig, key_value_paths, new_adapter
+from customvideo.adapters.build import AdapterConfig, DeltaSpec, key_value_paths, new_adapter
 from customvideo.adapters.header import AdapterHeader, metadata, read_file
 from customvideo.attention.tape import watch
 from customvideo.backbones.base import Backbone
@@ -356,3 +356,15 @@ def test_torchs_seed_moves_a_random_start(backbone: Backbone, subjects: list[Sub
         drawn = torch.get_rng_state()
         assert torch.equal(start(None), start(5)) and not torch.equal(start(None), start(0))
         assert torch.equal(torch.get_rng_state(), drawn), "a draw was taken from somebody else"
+
+
+def test_going_on_keeps_what_a_file_does_not_say(
+    backbone: Backbone, subjects: list[Subject], tmp_path: Path
+) -> None:
+    """That the first token trains nothing is a rule of training."""
+    paths = dict.fromkeys(backbone.layers("text_kv"), DeltaSpec(holds_first=True))
+    earlier = new_adapter(backbone, subjects[:1], method="m", paths=paths)
+    earlier.save(tmp_path / "earlier.safetensors")
+    later = new_adapter(backbone, subjects, method="m", paths=paths)
+    later.go_on_from(Adapter.load(tmp_path / "earlier.safetensors"))
+    assert all(delta.holds_first for delta in later.deltas.values())  # type: ignore[attr-defined]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from customvideo.adapters.deltas import Delta, FullDelta, LowRankDelta
+from customvideo.adapters.deltas import Delta, FullDelta, LowRankDelta, WeightDelta
+from customvideo.backbones.base import Backbone
 
 
 def make(kind: str) -> Delta:
@@ -47,3 +50,26 @@ def test_weights_stay_float32_beside_a_half_precision_layer() -> None:
     delta = make("low rank")
     assert delta(torch.randn(3, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
     assert delta.down.dtype == torch.float32
+
+
+def test_weights_come_off_in_any_order(backbone: Backbone) -> None:
+    path = backbone.layers("text_kv")[0]
+    layer: Any = backbone.layer(path)
+    own, seen = layer.weight.detach().clone(), torch.ones(1, layer.weight.shape[1])
+
+    def adds() -> float:
+        with torch.no_grad():
+            return float((layer(seen) - seen @ own.T).mean()) / seen.numel()
+
+    deltas = [WeightDelta(layer.weight, layer.bias) for _ in range(2)]
+    for value, delta in enumerate(deltas, start=1):
+        with torch.no_grad():
+            delta.added_weight.fill_(value)
+    for first, left in ((0, 2.0), (1, 1.0)):
+        undo = [delta.attach(backbone, path, 1.0) for delta in deltas]
+        assert adds() == pytest.approx(3, abs=1e-4)
+        undo[first]()
+        assert adds() == pytest.approx(left, abs=1e-4)
+        undo[1 - first]()
+        assert adds() == 0 and "forward" not in layer.__dict__
+    assert torch.equal(layer.weight, own)

@@ -289,6 +289,38 @@ def test_states_are_what_the_layers_are_given(subjects: list[Subject], tmp_path:
     assert text.real is not None and torch.equal(inputs.read, text.real)
 
 
+def test_a_tokenizer_that_begins_with_nothing_will_do(
+    subjects: list[Subject], tmp_path: Path
+) -> None:
+    backbone = load_backbone(build_tiny_wan(tmp_path / "wan"), device="cpu")
+    assert backbone.tables()[0].tokenizer.bos_token_id is None
+    paths = dict.fromkeys(backbone.layers("text_kv"), DeltaSpec())
+    made = [new_adapter(backbone, [one], method="m", paths=paths) for one in subjects]
+    for index, adapter in enumerate(made):
+        generator = torch.Generator().manual_seed(index)
+        with torch.no_grad():
+            for value in adapter.parameters():
+                value.add_(0.3 * torch.randn(value.shape, generator=generator))
+    for way in WAYS:
+        merged = merge_adapters(made, backbone, how=way, captions=CAPTIONS)
+        assert [word.name for word in merged.words] == ["tom", "rex"]
+        assert all(bool(matrix(delta).any()) for delta in merged.deltas.values())
+
+
+def test_adapters_without_words_are_summed_alone(backbone: Backbone) -> None:
+    paths = dict.fromkeys(backbone.layers("text_kv"), DeltaSpec())
+    made = [new_adapter(backbone, [], method="imported", paths=paths) for _ in range(2)]
+    path = next(iter(made[0].deltas))
+    for adapter in made:
+        with torch.no_grad():
+            adapter.deltas[path].weight.fill_(1)  # type: ignore[union-attr, operator]
+    merged = merge_adapters(made, backbone, how="sum")
+    assert not merged.words and bool((matrix(merged.deltas[path]) == 2).all())
+    for way in ("closed-form", "gradient"):
+        with pytest.raises(AdapterError, match="--how sum"):
+            merge_adapters(made, backbone, how=way, captions=CAPTIONS)  # type: ignore[arg-type]
+
+
 def test_interference_is_measured(backbone: Backbone, alone: Any) -> None:
     adapters = alone()
     made = {way: merge_adapters(adapters, backbone, how=way, captions=CAPTIONS) for way in WAYS}

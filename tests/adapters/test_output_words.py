@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from customvideo.adapters.adapter import Adapter
-from customvideo.adapters.build import AdapterConfig, new_adapter
+from customvideo.adapters.build import AdapterConfig, DeltaSpec, new_adapter
 from customvideo.adapters.merge import merge_adapters
 from customvideo.backbones.base import Backbone, load_backbone
 from customvideo.errors import AdapterError
 from customvideo.generation import SamplingConfig, generate
 from customvideo.methods.customvideo import CustomVideo, CustomVideoConfig
+from customvideo.subjects.subject import Subject
 from customvideo.training.trainer import Trainer
 from tests.cast import make_cast, make_subject, short_run
 from tests.tiny import build_tiny_zeroscope
@@ -116,3 +118,34 @@ def test_words_of_both_ends_are_not_merged(backbone: Backbone) -> None:
     ]
     with pytest.raises(AdapterError, match="different ends of the text encoder"):
         merge_adapters(made, backbone, how="sum")
+
+
+@torch.no_grad()
+def test_what_is_remembered_of_prompts_ends_with_whatever_is_put_on(
+    backbone: Backbone, subjects: list[Subject]
+) -> None:
+    """A word of the ordinary kind, or a change of the encoder, that comes after prompts were
+    encoded and goes before others are."""
+    behind = new_adapter(
+        backbone, subjects[:1], method="m", paths={}, config=AdapterConfig(space="output")
+    )
+    before = new_adapter(backbone, subjects[1:], method="m", paths={})
+    before.tokens.value.add_(1)
+    layers = dict.fromkeys(backbone.layers("encoder"), DeltaSpec(kind="weight"))
+    encoder = new_adapter(backbone, [], method="m", paths=layers)
+    for delta in encoder.deltas.values():
+        for value in delta.parameters():
+            value.add_(0.1)
+
+    def encoded() -> Tensor:
+        return backbone.encode_prompt(["a <rex> dog"]).states
+
+    for other in (before, encoder):
+        with other.attach(backbone), behind.attach(backbone):
+            wanted = encoded()
+        with behind.attach(backbone):
+            alone = encoded()
+            with other.attach(backbone):
+                assert torch.equal(encoded(), wanted)
+            assert torch.equal(encoded(), alone)
+        assert not torch.equal(alone, wanted)

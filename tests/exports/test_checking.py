@@ -177,3 +177,39 @@ def test_a_folder_comes_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError), atomic_folder(tmp_path / "file" / "out"):
         raise AssertionError("it must not begin")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_merged_folder_of_half_precision_is_checked_too(
+    dtype: torch.dtype, wan: Backbone, tmp_path: Path
+) -> None:
+    order = Order(learned(wan, rank=4), wan, "merged-folder", dtype=dtype)
+    verdict = export(order, tmp_path / "out", check=True).verdict
+    assert verdict is not None and verdict.clip is not None
+    assert verdict.clip <= 16 * torch.finfo(dtype).eps
+
+
+def test_a_merged_folder_of_a_half_loaded_model_keeps_small_changes(
+    wan_folder: Path, tmp_path: Path
+) -> None:
+    backbone = load_backbone(wan_folder, device="cpu", dtype="bf16")
+    adapter = learned(backbone, rank=4)
+    with torch.no_grad():
+        for delta in adapter.deltas.values():
+            delta.up.mul_(1e-3)  # type: ignore[union-attr, operator]
+    export(Order(adapter, backbone, "merged-folder"), tmp_path / "out")
+    (file,) = (tmp_path / "out" / "transformer").glob("*.safetensors")
+    written, path = load_file(file), next(iter(adapter.deltas))
+    change = written[f"{path}.weight"] - backbone.layer(path).weight.float()
+    delta: Any = adapter.deltas[path]
+    torch.testing.assert_close(change, delta.merged(), atol=1e-7, rtol=1e-3)
+
+
+def test_eight_bits_are_no_weights_to_write(wan_folder: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(wan_folder, device="cpu")
+    adapter = learned(backbone)
+    layer: Any = backbone.layer(next(iter(adapter.deltas)))
+    layer.weight = torch.nn.Parameter(layer.weight.to(torch.float8_e4m3fn), requires_grad=False)
+    with pytest.raises(AdapterError, match="8 bits"):
+        export(Order(adapter, backbone, "merged-folder"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

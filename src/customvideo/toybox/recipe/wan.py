@@ -52,8 +52,8 @@ _MEASURED = 1_000
 
 
 class WanConfig(BaseModel):
-    """Sizes of the Wan edition's recipe; the defaults take a free CPU core about HOURS, by
-    count."""
+    """Sizes of the Wan edition's recipe; the defaults take a free CPU core about two
+    hours, by count."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
