@@ -26,7 +26,8 @@ def export(  # noqa: PLR0913 - a verb's parameters are its flags
         str | None, typer.Option(help="The model it was made for, if that is not found by itself.")
     ] = None,
     rank: Annotated[
-        int | None, typer.Option(help="Of LoRA files made of full matrices; default 64.")
+        int | None,
+        typer.Option(help="Of LoRA files; else 64, or the own. 0: full."),
     ] = None,
     dtype: Annotated[str, typer.Option(help="fp16, bf16 or fp32.")] = "fp32",
     verify: Annotated[
