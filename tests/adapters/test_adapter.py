@@ -368,3 +368,9 @@ def test_going_on_keeps_what_a_file_does_not_say(
     later = new_adapter(backbone, subjects, method="m", paths=paths)
     later.go_on_from(Adapter.load(tmp_path / "earlier.safetensors"))
     assert all(delta.holds_first for delta in later.deltas.values())  # type: ignore[attr-defined]
+
+
+def test_a_runs_folder_is_told_which_file_is_meant(trained: Trained, tmp_path: Path) -> None:
+    trained().save(tmp_path / "adapter.safetensors")
+    with pytest.raises(AdapterError, match=r"is a folder; give '.*adapter\.safetensors'"):
+        Adapter.load(tmp_path)

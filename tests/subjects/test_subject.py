@@ -118,10 +118,12 @@ def test_bad_names(name: str) -> None:
         SubjectSpec.parse(f"{name}:cat=photos")
 
 
-def test_category_from_the_folder(folder: Path) -> None:
+def test_category_from_the_folder(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "subject.toml").write_text('category = "dog"\n')
     assert load(f"tom={folder}", known_nouns={"tom"}).category == "dog"
+    assert not caplog.messages
     assert load(f"tom:cat={folder}").category == "cat"
+    assert "is 'cat', as given, though its subject.toml says 'dog'" in caplog.messages[0]
 
 
 def test_category_from_a_name_that_is_a_noun(folder: Path) -> None:

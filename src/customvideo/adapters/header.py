@@ -40,6 +40,7 @@ __all__ = [
 FORMAT_VERSION = 3
 
 # One key only: safetensors keeps no order among several, and the bytes should be the same.
+_FILE = "adapter.safetensors"
 _KEY = "customvideo_adapter"
 
 
@@ -117,6 +118,8 @@ def read_header(path: Path) -> AdapterHeader:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    if is_file(path / _FILE):
+        raise AdapterError(f"'{path}' is a folder; give '{path / _FILE}'.")
     if not is_file(path):
         raise AdapterError(
             f"There is no adapter file '{path}'; give the adapter.safetensors that training wrote."

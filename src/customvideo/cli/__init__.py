@@ -39,6 +39,7 @@ from customvideo.training.interrupt import Interrupted
 __all__ = ["app", "main"]
 
 _INTERRUPTED = 130
+_STOPPED = "Stopped; what was finished is kept. Run it again for the rest, which begins anew."
 
 
 class _Verbs(TyperGroup):
@@ -56,9 +57,7 @@ class _Verbs(TyperGroup):
                     raise
                 _complain(storage_error(error, Path(str(error.filename)), "use"), MENDABLE)
             except KeyboardInterrupt:
-                _complain(
-                    "Stopped; what is finished is kept. Run it again for the rest.", _INTERRUPTED
-                )
+                _complain(_STOPPED, _INTERRUPTED)
 
 
 app = typer.Typer(

@@ -8,6 +8,7 @@ masks is slow. Reading single files is `customvideo.subjects.pictures`, making m
 from __future__ import annotations
 
 import difflib
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ __all__ = [
 ]
 
 _SYNTAX = "write --subject NAME:CATEGORY=FOLDER, such as --subject tom:cat=photos/tom"
+_log = logging.getLogger(__name__)
 _SETTINGS = "subject.toml"
 _SETTING_KEYS = ("word", "category")
 
@@ -225,7 +227,13 @@ def stated_category(spec: SubjectSpec) -> str | None:
     Raises:
         SubjectError, PromptError: the folder's `subject.toml` is unusable.
     """
-    return spec.category or _settings(spec.folder).get("category")
+    own = _settings(spec.folder).get("category")
+    if spec.category and own and spec.category != own:
+        _log.warning(
+            "The category of '%s' is '%s', as given, though its %s says '%s'.",
+            *(spec.folder, spec.category, _SETTINGS, own),
+        )
+    return spec.category or own
 
 
 def read_photos(specs: Path | str | Sequence[Spec]) -> list[Photos]:
