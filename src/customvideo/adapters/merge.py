@@ -97,24 +97,15 @@ def merge_adapters(
     refuse_unlike(adapters)
     for adapter in adapters:
         adapter.check_fits(backbone)
-    gated = adapters[0].header.gate != "none"
-    if gated and how != "sum":
-        raise AdapterError(
-            f"Gated adapters are heard at their own words alone, and '{how}' would find nothing to "
-            "reconcile; merge them with --how sum, which loses nothing."
-        )
-    if how != "sum" and not all(adapter.words for adapter in adapters):
-        raise AdapterError(
-            f"Adapters without words of their own say nothing that '{how}' could keep apart; "
-            "merge them with --how sum."
-        )
+    _require_possible(adapters, how)
     rows = torch.cat([adapter.tokens.value.cpu() for adapter in adapters])
     words = [word for adapter in adapters for word in adapter.words]
     space = adapters[0].header.space
     tokens = LearnedTokens(words, rows.shape[-1], rows, space).to(backbone.device)
     if how == "sum":
         paths = list(dict.fromkeys(path for adapter in adapters for path in adapter.deltas))
-        deltas = {path: (_routed if gated else _summed)(adapters, path) for path in paths}
+        one = _summed if adapters[0].header.gate == "none" else _routed
+        deltas = {path: one(adapters, path) for path in paths}
         return Adapter(_header(adapters), tokens.cpu(), deltas)
     _require_readers(adapters, backbone)
     if how == "closed-form" and not captions:
@@ -126,6 +117,22 @@ def merge_adapters(
     for path in adapters[0].deltas:
         full[path] = _full(solver([matrix(adapter.deltas[path]) for adapter in adapters], path))
     return Adapter(_header(adapters), tokens.cpu(), full)
+
+
+def _require_possible(adapters: Sequence[Adapter], how: Way) -> None:
+    """Refuse ways that have nothing to reconcile; a sum is possible where anything is."""
+    if how == "sum":
+        return
+    if adapters[0].header.gate != "none":
+        raise AdapterError(
+            f"Gated adapters are heard at their own words alone, and '{how}' would find nothing to "
+            "reconcile; merge them with --how sum, which loses nothing."
+        )
+    if not all(adapter.words for adapter in adapters):
+        raise AdapterError(
+            f"Adapters without words of their own say nothing that '{how}' could keep apart; "
+            "merge them with --how sum."
+        )
 
 
 def refuse_unlike(adapters: Sequence[Adapter]) -> None:

@@ -118,11 +118,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "convert pickled weights (.bin, .pt, .ckpt) first."
         ) from error
     for name, tensor in found.items():
-        if tensor.is_complex() or not tensor.float().isfinite().all():
+        if not tensor.is_complex():
+            found[name] = tensor.float()
+        if tensor.is_complex() or not found[name].isfinite().all():
             raise AdapterError(
                 f"'{path}' holds something that is no finite number, in '{name}'; give another one."
             )
-    return {name: tensor.float() for name, tensor in found.items()}
+    return found
 
 
 def read_deltas(path: Path, backbone: Backbone) -> dict[str, Delta]:
